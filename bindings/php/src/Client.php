@@ -8,6 +8,7 @@ use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\DeadlockException;
+use Lockd\Exception\DoubtException;
 use Lockd\Exception\ForkedException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LibraryException;
@@ -34,7 +35,8 @@ use Lockd\Transport\Transport;
  *
  * If a lock is busy, the return value says so. If the server is gone, an exception says so, and all
  * locks of the connection are lost. Nothing reconnects by itself, because only the caller can know
- * what the loss means for its work. Times are in seconds.
+ * what the loss means for its work, unless the caller has asked for a session that resumes
+ * (`?resume` after the address). Times are in seconds.
  *
  *     $client = Client::connect('tcp://127.0.0.1:20934');
  *     $lock = $client->acquire('nightly-report', 10.0);
@@ -71,12 +73,20 @@ final class Client
      * @param ?string $owner what this client is called in listings
      * @param float $timeout for connecting, and from then on for every answer that the server gives
      *     at once
+     * @param ?bool $resume whether the session resumes when its connection or its server fails: see
+     *     {@see DoubtException} and {@see isResumable()}. Null: if the address says so, as in
+     *     `tcp://HOST:PORT?resume`
      * @throws ConnectException
      * @throws InvalidArgumentException for an address that is not valid
      */
-    public static function connect(string $url, ?string $owner = null, float $timeout = 5.0): self
-    {
+    public static function connect(
+        string $url,
+        ?string $owner = null,
+        float $timeout = 5.0,
+        ?bool $resume = null,
+    ): self {
         Requirements::forStreams();
+        $url = Address::withResume($url, $resume);
         return new self(StreamTransport::connect($url, Owner::label($owner), $timeout));
     }
 
@@ -88,13 +98,19 @@ final class Client
      *     `?ca=FILE&cert=FILE&key=FILE` as for lock_connect of the C API
      * @param float $timeout for connecting only. An answer of a server that hangs is waited for
      *     until the server's dead-peer timeout is over, 25 seconds unless it was told another
+     * @param ?bool $resume as for {@see connect()}
      * @throws ConnectException
      * @throws InvalidArgumentException for an address that is not valid
      * @throws LibraryException
      */
-    public static function connectByFfi(string $url, ?string $owner = null, float $timeout = 5.0): self
-    {
+    public static function connectByFfi(
+        string $url,
+        ?string $owner = null,
+        float $timeout = 5.0,
+        ?bool $resume = null,
+    ): self {
         Requirements::forLibrary();
+        $url = Address::withResume($url, $resume);
         return new self(FfiTransport::connect($url, Owner::label($owner), $timeout));
     }
 
@@ -104,7 +120,7 @@ final class Client
      * up to 4 s, and waits at the end of the queue. For workers, commands and cron jobs.
      *
      * The lock has a connection of its own, which ends when the lock is released. It is a lock like
-     * any other: once it is granted, nothing reconnects.
+     * any other: once it is granted, nothing reconnects, unless its session resumes.
      *
      *     $lock = Client::connectAndAcquire('tcp://127.0.0.1:20934', 'nightly-report', 3600.0);
      *
@@ -125,6 +141,7 @@ final class Client
      *     {@see WaitEvent}. If it throws, the wait ends
      * @param bool $shared as for {@see acquire()}
      * @param ?int $atMost as for {@see acquire()}
+     * @param ?bool $resume as for {@see connect()}, from the grant on
      * @return ?Lock null: held by others until the time was over
      * @throws ConnectException a mistake; or there was no server when the time was over
      * @throws ConnectionLostException the connection was lost, and the time was over before there
@@ -141,10 +158,12 @@ final class Client
         float $connectTimeout = 5.0,
         ?callable $onWait = null,
         ?int $atMost = null,
+        ?bool $resume = null,
     ): ?Lock {
         Requirements::forStreams();
         $mode = Mode::of($shared, $atMost);
         $owner = Owner::label($owner);
+        $url = Address::withResume($url, $resume);
         $open = static fn (Address $server, float $within): Transport =>
             StreamTransport::connectToOne($server, $owner, $within, $connectTimeout);
         $onWait = $onWait === null ? null : $onWait(...);
@@ -159,6 +178,7 @@ final class Client
      *
      * @param bool $shared as for {@see acquire()}
      * @param ?callable(WaitEvent, ?string): mixed $onWait
+     * @param ?bool $resume as for {@see connect()}
      * @throws LockdException
      */
     #[\NoDiscard(self::NOT_KEPT)]
@@ -171,10 +191,12 @@ final class Client
         float $connectTimeout = 5.0,
         ?callable $onWait = null,
         ?int $atMost = null,
+        ?bool $resume = null,
     ): ?Lock {
         Requirements::forLibrary();
         $mode = Mode::of($shared, $atMost);
         $owner = Owner::label($owner);
+        $url = Address::withResume($url, $resume);
         $open = static fn (Address $server, float $within): Transport =>
             FfiTransport::connectToOne($server, $owner, $within);
         $onWait = $onWait === null ? null : $onWait(...);
@@ -224,6 +246,7 @@ final class Client
      * @throws RefusedException a limit of the server, or it is stopping, or it grants nothing yet,
      *     or it is older than `$atMost`
      * @throws ConnectionLostException
+     * @throws DoubtException the session is in doubt, and was not resumed within the time limit
      * @throws ForkedException this client is the parent process'
      * @throws InvalidArgumentException
      */
@@ -305,11 +328,45 @@ final class Client
     /**
      * Whether the session is alive, as far as this can be known without asking the server. With
      * several servers: whether at least one is connected, and so is each one that has a lock which
-     * this client holds or waits for.
+     * this client holds or waits for. False in doubt.
      */
     public function stands(): bool
     {
-        return $this->owner->isAlive();
+        return $this->state() === SessionState::Alive;
+    }
+
+    /**
+     * What is known of the session, as for {@see stands()}. It never waits: in doubt it goes one
+     * step on, and while a lock is held it sends the server a ping now and then, without waiting for
+     * the answer. So a program whose session is to survive a restart of the server calls this, or
+     * {@see Lock::isHeld()}, every few seconds while it works.
+     */
+    public function state(): SessionState
+    {
+        return $this->owner->state(null);
+    }
+
+    /**
+     * Waits while the session is in doubt, until it is resumed or lost. Signal handlers run
+     * meanwhile.
+     *
+     * @param float $limit for how long, in seconds. After 16.5 seconds (with the server's default
+     *     dead-peer timeout) it is certain for a client that holds a lock
+     * @return SessionState `InDoubt` only if the limit was too short
+     * @throws InvalidArgumentException for a number below zero, or NAN
+     */
+    public function waitCertain(float $limit): SessionState
+    {
+        return $this->owner->state($limit);
+    }
+
+    /**
+     * Whether the session can resume: it was asked for, and the server offers it, which takes a
+     * server with a state directory. With several servers: whether that is so on all of them.
+     */
+    public function isResumable(): bool
+    {
+        return $this->owner->isResumable();
     }
 
     /**

@@ -7,6 +7,7 @@ namespace Lockd;
 use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\DeadlockException;
+use Lockd\Exception\DoubtException;
 use Lockd\Exception\ForkedException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
@@ -18,7 +19,7 @@ use Lockd\Transport\Grant;
 
 /**
  * A lock that was granted. It is held until it is released, until this object is destroyed (which
- * releases it), or until its connection ends. Made by {@see Client::acquire()} and
+ * releases it), or until its connection ends and is not resumed. Made by {@see Client::acquire()} and
  * {@see Client::connectAndAcquire()}.
  */
 final class Lock
@@ -86,7 +87,7 @@ final class Lock
     /**
      * Whether the lock is held now: asks the server. The answer is no, and not an exception, if the
      * lock was released or lost, if the server does not reply within the connection's time limit,
-     * and in a forked child.
+     * and in a forked child. It is no in doubt, too: then {@see waitCertain()} tells what follows.
      */
     public function isHeld(): bool
     {
@@ -94,10 +95,32 @@ final class Lock
     }
 
     /**
+     * What is known of this lock without waiting: as {@see Client::state()}. A lock that was
+     * released is lost.
+     */
+    public function state(): SessionState
+    {
+        return $this->owner->state(null, $this->name, $this->token);
+    }
+
+    /**
+     * Waits while the lock is in doubt: as {@see Client::waitCertain()}.
+     *
+     * @param float $limit for how long, in seconds
+     * @throws InvalidArgumentException for a number below zero, or NAN
+     */
+    public function waitCertain(float $limit): SessionState
+    {
+        return $this->owner->state($limit, $this->name, $this->token);
+    }
+
+    /**
      * Releases the lock. The server grants it to the next waiter at once.
      *
      * @return bool false: it was released before, or an earlier call has thrown that it was lost
      * @throws ConnectionLostException it was lost, perhaps long ago: others may have held it since
+     * @throws DoubtException the session is in doubt. The lock is given up all the same: it is free
+     *     when the session is resumed or lost
      * @throws NotHeldException it was lost although the connection is alive
      * @throws ForkedException the lock belongs to the parent process
      */
@@ -128,6 +151,8 @@ final class Lock
      * @throws NotHeldException it was released, or a release found that it was lost
      * @throws RefusedException it is held as before
      * @throws ConnectionLostException
+     * @throws DoubtException the session is in doubt. If it is resumed, the lock is held as before,
+     *     or, if it was to have more holders, as {@see limit()} then says
      */
     public function convert(bool|int|float $shared = false, ?float $timeout = 0.0, ?int $atMost = null): bool
     {

@@ -6,12 +6,14 @@ namespace Lockd\Internal;
 
 use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\ConnectionLostException;
+use Lockd\Exception\DoubtException;
 use Lockd\Exception\ForkedException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\NotHeldException;
 use Lockd\Exception\RefusedException;
 use Lockd\Lock;
+use Lockd\SessionState;
 use Lockd\Transport\Grant;
 use Lockd\Transport\Transport;
 
@@ -132,6 +134,12 @@ final class Owner
                     $converted($grant);
                 }
                 return $grant !== null;
+            } catch (DoubtException $e) {
+                if ($e->wasUnderWay && $to->allowsAsManyAs($from)) {
+                    // The lock may have more holders already.
+                    $converted(new Grant($token, null));
+                }
+                throw $e;
             } finally {
                 unset($this->converting[$name]);
             }
@@ -252,12 +260,32 @@ final class Owner
         return $this->pid === Process::id();
     }
 
-    public function isAlive(): bool
+    /**
+     * What is known of the session, or of one lock. In a forked child it is lost.
+     *
+     * @param ?float $wait for how long this waits for certainty, in seconds; null: it does not
+     * @param ?string $name of a lock; null: all that this owner holds or waits for
+     * @param int $token that lock's
+     */
+    public function state(?float $wait, ?string $name = null, int $token = 0): SessionState
     {
+        $deadline = $wait === null ? null : Deadline::in($wait);
+        if (!$this->isOurs() || ($name !== null && !$this->hasGrant($name, $token))) {
+            return SessionState::Lost;
+        }
         // PHP has made integers of the names that are numbers.
         $text = static fn (int|string $name): string => (string) $name;
-        return $this->isOurs() && Signals::deferred(fn (): bool =>
-            $this->transport->isAlive(array_map($text, array_keys($this->held))));
+        $names = $name === null ? array_map($text, array_keys($this->held)) : [$name];
+        $state = Signals::deferred(fn (): SessionState => $deadline === null
+            ? $this->transport->state($names)
+            : $this->transport->waitCertain($names, $deadline));
+        // A signal handler may have released it meanwhile.
+        return $name === null || $this->hasGrant($name, $token) ? $state : SessionState::Lost;
+    }
+
+    public function isResumable(): bool
+    {
+        return $this->transport->isResumable();
     }
 
     /**

@@ -22,7 +22,7 @@ final class Requirements
         'array_filter', 'array_keys', 'array_map', 'array_values', 'bin2hex', 'ceil', 'class_exists', 'explode',
         'extension_loaded', 'file_get_contents', 'fopen', 'function_exists', 'get_debug_type', 'hash',
         'hex2bin', 'hrtime', 'in_array', 'is_a', 'is_array', 'is_bool', 'is_callable', 'is_file', 'is_float',
-        'is_int', 'is_object', 'is_string', 'json_decode', 'max', 'method_exists', 'min', 'preg_match',
+        'is_int', 'is_object', 'is_string', 'json_decode', 'max', 'method_exists', 'microtime', 'min', 'preg_match',
         'preg_split', 'random_bytes', 'random_int', 'register_shutdown_function', 'restore_error_handler',
         'set_error_handler', 'spl_object_id', 'str_contains', 'str_ends_with', 'str_repeat', 'str_starts_with',
         'strcasecmp', 'strcmp', 'stream_wrapper_register', 'strrchr', 'strstr', 'substr', 'trigger_error',

@@ -32,11 +32,28 @@ final class RetryPacer
      */
     private const STEADY = 10.0;
 
-    private float $longest = self::FIRST_MAX;
+    private float $longest;
 
-    /** @param ?Closure(): float $random a number from 0 to 1; null: the system's random numbers */
-    public function __construct(private readonly ?Closure $random = null)
+    /**
+     * @param ?Closure(): float $random a number from 0 to 1; null: the system's random numbers
+     * @param float $firstMax the longest first pause, in seconds
+     * @param float $pauseMax the longest pause of all, in seconds
+     */
+    public function __construct(
+        private readonly ?Closure $random = null,
+        private readonly float $firstMax = self::FIRST_MAX,
+        private readonly float $pauseMax = self::PAUSE_MAX,
+    ) {
+        $this->longest = $firstMax;
+    }
+
+    /**
+     * For a session in doubt, which has seconds: the figures of every client of lockd. Few sessions
+     * hold a lock, compared with those that wait for one.
+     */
+    public static function forDoubt(): self
     {
+        return new self(firstMax: 0.05, pauseMax: 1.0);
     }
 
     /**
@@ -47,10 +64,10 @@ final class RetryPacer
     public function pause(float $lasted): float
     {
         if ($lasted >= self::STEADY) {
-            $this->longest = self::FIRST_MAX;
+            $this->longest = $this->firstMax;
         }
         $pause = $this->longest * ($this->random === null ? self::random() : ($this->random)());
-        $this->longest = min(self::PAUSE_MAX, $this->longest * 2);
+        $this->longest = min($this->pauseMax, $this->longest * 2);
         return $pause;
     }
 

@@ -11,7 +11,8 @@ use Lockd\Internal\Quietly;
 /**
  * The address of a server: `tcp://HOST[:PORT]`, `tls://HOST[:PORT]` or `unix:/PATH`, or in the form
  * in which a server logs what it listens on. After a host may follow a `?` and, separated by `&`,
- * `auth-token-file=FILE`, and for TLS `ca=FILE`, `cert=FILE` and `key=FILE`.
+ * `auth-token-file=FILE`, `resume`, and for TLS `ca=FILE`, `cert=FILE` and `key=FILE`; after a path
+ * `?resume`.
  */
 final class Address
 {
@@ -19,7 +20,10 @@ final class Address
     private const PORT = 20934;
 
     /** What may follow the `?`. */
-    private const FILES = '#^(?:auth-token-file|ca|cert|key)=[^&]+(?:&(?:auth-token-file|ca|cert|key)=[^&]+)*$#D';
+    private const OPTIONS = '#^(?:(?:(?:auth-token-file|ca|cert|key)=[^&]+|resume)(?:&(?!$)|$))+$#D';
+
+    /** Asks for a session that resumes. */
+    private const RESUME = 'resume';
 
     /**
      * The environment variable that names the file with the secret, for addresses that do not name
@@ -33,6 +37,7 @@ final class Address
      *     spread over several servers
      * @param string $remote in the form that PHP's streams take
      * @param ?string $secretFile the file with the server's secret
+     * @param bool $resumes whether it asks for a session that resumes
      */
     private function __construct(
         public readonly string $url,
@@ -41,6 +46,7 @@ final class Address
         public readonly bool $isTcp,
         public readonly bool $isTls = false,
         private readonly ?string $secretFile = null,
+        public readonly bool $resumes = false,
     ) {
     }
 
@@ -72,11 +78,14 @@ final class Address
     {
         $text = trim($text);
         if (preg_match('#^(?:message\+)?unix:(?://)?(/[^\0]*)$#D', $text, $parts)) {
-            return new self($text, $text, 'unix://' . $parts[1], false);
+            $resumes = str_ends_with($parts[1], '?' . self::RESUME);
+            $cut = $resumes ? -strlen('?' . self::RESUME) : null;
+            $path = substr($parts[1], 0, $cut);
+            return new self($text, substr($text, 0, $cut), "unix://$path", false, resumes: $resumes);
         }
         $address = explode('?', $text, 2);
         $tcp = '#^(tcp|message|tls|message\+tls)://(\[[0-9A-Fa-f:.%\w]+\]|[^/\s:\[\]\0]+)(?::([1-9]\d{0,4}))?$#D';
-        if (preg_match($tcp, $address[0], $parts) && preg_match(self::FILES, $address[1] ?? 'ca=none')) {
+        if (preg_match($tcp, $address[0], $parts) && preg_match(self::OPTIONS, $address[1] ?? self::RESUME)) {
             $port = (int) ($parts[3] ?? self::PORT);
             if ($port >= 1 && $port <= 65535) {
                 $isTls = str_ends_with($parts[1], 'tls');
@@ -87,14 +96,38 @@ final class Address
                         . 'ca=, cert= and key= are for tls://');
                 }
                 preg_match('#(?:^|&)auth-token-file=([^&]+)#', $address[1] ?? '', $file);
-                return new self($text, $address[0], "tcp://$parts[2]:$port", true, $isTls, $file[1] ?? null);
+                $resumes = in_array(self::RESUME, explode('&', $address[1] ?? ''), true);
+                $remote = "tcp://$parts[2]:$port";
+                return new self($text, $address[0], $remote, true, $isTls, $file[1] ?? null, $resumes);
             }
         }
         $meant = self::withScheme($text);
         $said = $meant === null ? self::meantBy($text) : "it has no scheme; did you mean $meant?";
         throw new InvalidArgumentException("not the address of a server: \"$text\": " . ($said
             ?? 'it must be tcp://HOST, tcp://HOST:PORT (a port from 1 to 65535, without leading zeros), tls://… or '
-            . 'unix:/PATH, with ?auth-token-file=FILE after the host if the server requires a secret'));
+            . 'unix:/PATH, with ?auth-token-file=FILE after the host if the server requires a secret, and ?resume for '
+            . 'a session that resumes'));
+    }
+
+    /**
+     * The addresses of a list, each with or without `resume`.
+     *
+     * @param ?bool $resume null: as they are
+     * @throws InvalidArgumentException
+     */
+    public static function withResume(string $urls, ?bool $resume): string
+    {
+        if ($resume === null) {
+            return $urls;
+        }
+        $texts = [];
+        foreach (self::parseList($urls) as $address) {
+            $options = $address->isTcp ? explode('?', $address->url, 2)[1] ?? '' : '';
+            $options = array_diff(explode('&', $options), [self::RESUME, '']);
+            $options = implode('&', $resume ? [...$options, self::RESUME] : $options);
+            $texts[] = $address->text . ($options === '' ? '' : "?$options");
+        }
+        return implode(',', $texts);
     }
 
     /** The address that was probably meant by a text without a scheme; null: unknown. */

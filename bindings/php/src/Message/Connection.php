@@ -11,26 +11,23 @@ use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\RefusedException;
 use Lockd\Internal\Deadline;
 use Lockd\Internal\Endable;
+use Lockd\Internal\Moment;
 use Lockd\Internal\Process;
 use Lockd\Internal\Quietly;
 use Lockd\Internal\Signals;
+use UnexpectedValueException;
 
 /**
  * Frames of the `message` protocol over a plain stream, which PHP closes however a script ends.
  * Sends requests and keeps replies until the caller fetches them. Knows nothing of locks. After
- * anything that puts the state of the stream in doubt, the connection is ended, and every later
- * call throws.
+ * anything that puts the state of the stream in doubt, the connection is over: nothing is read or
+ * sent any more, and every later call throws. Its stream is then closed too, unless
+ * {@see keepOpen()} was called.
  *
  * @internal
  */
 final class Connection implements Endable
 {
-    /**
-     * In bytes. Replies may be long, but a greater length means that the peer does not speak
-     * `message`.
-     */
-    private const FRAME_MAX = 1 << 28;
-
     /**
      * The longest time, in seconds, for which a signal handler is deferred if its signal comes just
      * before a wait.
@@ -41,25 +38,27 @@ final class Connection implements Endable
     public const UNANSWERED = ': it hangs, or speaks another protocol there than `message`, which clients need '
         . '(port 20934 unless the server says otherwise; not that of lockd, 2626, or of glockd, 9999)';
 
-    private const JSON = JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE | JSON_PRESERVE_ZERO_FRACTION;
-
-    /** @var ?resource null: the connection has ended */
+    /** @var ?resource null: it is closed */
     private $stream;
     private readonly int $pid;
-    private string $received = '';
-    private bool $hasMessage = false;
-    private bool $speaksMessage = true;
+    private readonly Frames $frames;
+    /** What could not be sent yet without waiting. */
+    private string $unsent = '';
     private int $lastId = 0;
     /** @var array<int, ?Result> the reply to each request, by id; null: not there yet */
     private array $asked = [];
-    /** @var array<int, float> when each of those requests was sent, in seconds */
+    /** @var array<int, Moment> when each of those requests was sent */
     private array $sent = [];
+    /** The ping that was sent and not waited for; null: none is under way. */
+    private ?int $ping = null;
     /** Whether {@see end()} leaves the connection to the processes that have inherited it. */
     private bool $isForChildren = false;
-    private string $end = 'the connection was closed';
+    private bool $isKeptOpen = false;
+    /** Why the connection is over; null: it is not. */
+    private ?string $end = null;
     private float $heard;
-    /** When the latest request that the server has answered was sent, in seconds. */
-    private float $proven;
+    /** When the latest request that the server has answered was sent. */
+    private Moment $proven;
     /** For how long after that the server certainly keeps this client's locks, in seconds. */
     private float $proofLasts = INF;
 
@@ -68,8 +67,10 @@ final class Connection implements Endable
     {
         stream_set_blocking($stream, false);
         $this->stream = $stream;
+        $this->frames = new Frames();
         $this->pid = Process::id();
-        $this->heard = $this->proven = Deadline::now();
+        $this->heard = Deadline::now();
+        $this->proven = Moment::now();
         Process::opened($this);
     }
 
@@ -113,6 +114,39 @@ final class Connection implements Endable
     }
 
     /**
+     * Begins to connect, without waiting; the connection is there when {@see isConnected()} says so.
+     *
+     * @param string $remote the address in numbers, or the path: no resolver is asked
+     * @throws ConnectException
+     */
+    public static function begin(Address $address, string $remote, float $timeout): self
+    {
+        return new self((new Dialer())->begin($address, $remote), $address, $timeout);
+    }
+
+    /**
+     * Whether the connection is there; false: not yet.
+     *
+     * @throws ConnectionLostException nothing listens there, for example
+     */
+    public function isConnected(): bool
+    {
+        $isConnected = Dialer::isConnected($this->stream());
+        if ($isConnected === false) {
+            throw $this->lose('it cannot be reached');
+        }
+        return $isConnected === true;
+    }
+
+    /** The server's address in numbers, or the path, in the form that PHP's streams take. */
+    public function remote(): string
+    {
+        return $this->address->isTcp
+            ? 'tcp://' . stream_socket_get_name($this->stream(), true)
+            : $this->address->remote;
+    }
+
+    /**
      * Sends a request. Its answer is fetched with {@see answer()}.
      *
      * @param array<string, mixed> $parameters
@@ -120,37 +154,56 @@ final class Connection implements Endable
      */
     public function send(string $command, array $parameters): int
     {
+        $id = $this->post($command, $parameters);
+        $deadline = Deadline::in($this->timeout);
+        while (!$this->flush()) {
+            if ($deadline->isOver()) {
+                $limit = Deadline::text($this->timeout);
+                throw $this->lose("the server has not read what it was sent within $limit s");
+            }
+            $this->awaitStream(false, $deadline->remaining());
+        }
+        return $id;
+    }
+
+    /**
+     * Sends a request without waiting: what the socket does not take now goes with a later call.
+     *
+     * @param array<string, mixed> $parameters
+     * @return int the request's id
+     */
+    public function post(string $command, array $parameters): int
+    {
         $id = ++$this->lastId;
-        $request = ['command' => $command, 'parameters' => (object) $parameters, 'id' => $id];
-        $body = self::encode($request);
-        if ($body === false) {
+        $frame = Frames::encode(['command' => $command, 'parameters' => (object) $parameters, 'id' => $id]);
+        if ($frame === false) {
             $problem = json_last_error_msg();
             throw new InvalidArgumentException("the parameters of \"$command\" cannot be written as JSON: $problem");
         }
         // Before it is sent, because a read may take in the answer at once.
         $this->asked[$id] = null;
-        $this->sent[$id] = Deadline::now();
-        $this->write(pack('N', strlen($body)) . $body);
+        $this->sent[$id] = Moment::now();
+        $this->unsent .= $frame;
+        $this->flush();
         return $id;
     }
 
-    /**
-     * Encodes with numbers at full precision, whatever PHP's `serialize_precision` says.
-     *
-     * @param array<string, mixed> $request
-     */
-    private static function encode(array $request): string|false
+    /** Sends what can be sent without waiting; true: nothing is left. */
+    private function flush(): bool
     {
-        $precision = function_exists('ini_get') ? ini_get('serialize_precision') : '-1';
-        if ($precision === '-1' || !function_exists('ini_set')) {
-            return json_encode($request, self::JSON);
+        while ($this->unsent !== '') {
+            $stream = $this->stream();
+            $bytes = $this->unsent;
+            $written = Quietly::call(static fn () => fwrite($stream, $bytes));
+            if ($written === false) {
+                throw $this->lose('the server has ended the connection');
+            }
+            if ($written === 0) {
+                return false;
+            }
+            $this->unsent = substr($bytes, $written);
         }
-        ini_set('serialize_precision', '-1');
-        try {
-            return json_encode($request, self::JSON);
-        } finally {
-            ini_set('serialize_precision', (string) $precision);
-        }
+        return true;
     }
 
     /**
@@ -179,7 +232,7 @@ final class Connection implements Endable
                 return $answer;
             }
             if ($deadline->isOver()) {
-                $hint = $this->hasMessage ? '' : self::UNANSWERED;
+                $hint = $this->frames->hasMessage ? '' : self::UNANSWERED;
                 throw $this->lose('the server has not answered within ' . Deadline::text($within) . " s$hint");
             }
             if ($dispatches) {
@@ -226,10 +279,46 @@ final class Connection implements Endable
     public function mustBeAlive(): void
     {
         $this->readAll();
-        while (Deadline::now() - $this->proven >= $this->proofLasts) {
+        while ($this->proven->age() >= $this->proofLasts) {
             $this->ask('ping', []);
             $this->readAll();
         }
+    }
+
+    /** When the latest request that the server has answered was sent. */
+    public function proof(): Moment
+    {
+        return $this->proven;
+    }
+
+    /**
+     * Sends a ping, without waiting for its answer, if what has been answered is older than so many
+     * seconds and no ping is under way.
+     */
+    public function renewProof(float $olderThan): void
+    {
+        if ($this->ping !== null && $this->answer($this->ping) !== null) {
+            $this->ping = null;
+        }
+        if ($this->ping === null && $this->proven->age() > $olderThan) {
+            $this->ping = $this->post('ping', []);
+        }
+    }
+
+    /**
+     * Sends what can be sent without waiting, and reads some of what has arrived; false: nothing
+     * has.
+     */
+    public function poll(): bool
+    {
+        $this->flush();
+        return $this->read();
+    }
+
+    /** Why the connection is over; null: it is not. */
+    public function whyOver(): ?string
+    {
+        return $this->end;
     }
 
     /** How long the server has sent nothing, in seconds. */
@@ -265,24 +354,30 @@ final class Connection implements Endable
             return false;
         }
         $this->heard = Deadline::now();
-        $this->received .= $bytes;
-        $this->decodeFrames();
+        try {
+            foreach ($this->frames->decode($bytes) as $message) {
+                $this->handle($message);
+            }
+        } catch (UnexpectedValueException $e) {
+            throw $this->lose($e->getMessage());
+        }
         return true;
     }
 
     /** False if what the server has sent shows that it does not speak `message`. */
     public function speaksMessage(): bool
     {
-        return $this->speaksMessage;
+        return $this->frames->areMessages;
     }
 
     /** Whether the connection is alive, as far as this can be known without asking the server. */
     public function isAlive(): bool
     {
-        if ($this->stream === null || $this->pid !== Process::id()) {
+        if ($this->end !== null || $this->pid !== Process::id()) {
             return false;
         }
         try {
+            $this->flush();
             $this->readAll();
             return true;
         } catch (ConnectionLostException) {
@@ -304,6 +399,15 @@ final class Connection implements Endable
         $this->isForChildren = true;
     }
 
+    /**
+     * From now on {@see lose()} leaves the stream open, and unread: the server takes its end for
+     * this client's word that its work has ended.
+     */
+    public function keepOpen(): void
+    {
+        $this->isKeptOpen = true;
+    }
+
     public function end(): void
     {
         if ($this->isForChildren || $this->pid !== Process::id()) {
@@ -320,6 +424,21 @@ final class Connection implements Endable
         $this->abandon();
     }
 
+    /**
+     * Closes the stream by a reset, which the server does not take for this client's word.
+     *
+     * @return bool false: this cannot be done here, and the stream is still open
+     */
+    public function reset(): bool
+    {
+        $closesByReset = $this->address->isTcp && is_resource($this->stream)
+            && Keepalive::closeByReset($this->stream);
+        if ($closesByReset) {
+            $this->abandon();
+        }
+        return $closesByReset || $this->stream === null;
+    }
+
     public function abandon(): void
     {
         // At the end of a script PHP may have closed the stream already.
@@ -328,6 +447,7 @@ final class Connection implements Endable
             Quietly::call(static fn () => fclose($stream));
         }
         $this->stream = null;
+        $this->end ??= 'the connection was closed';
         $this->asked = $this->sent = [];
         Process::closed($this);
     }
@@ -343,11 +463,14 @@ final class Connection implements Endable
         throw new InvalidArgumentException('a connection cannot be unserialized');
     }
 
-    /** Ends a connection that can no longer be relied on, and returns the exception to throw. */
+    /** Gives up a connection that can no longer be relied on, and returns the exception to throw. */
     public function lose(string $reason): ConnectionLostException
     {
-        $this->end = $reason;
-        $this->end();
+        $this->end ??= $reason;
+        $this->asked = $this->sent = [];
+        if (!$this->isKeptOpen || $this->isForChildren) {
+            $this->end();
+        }
         return new ConnectionLostException($this->address->text . ": $reason");
     }
 
@@ -357,31 +480,16 @@ final class Connection implements Endable
         if ($this->pid !== Process::id()) {
             throw new ForkedException('this connection is the parent process\'s: a forked child must open its own');
         }
-        if ($this->stream === null) {
-            throw new ConnectionLostException($this->address->text . ": $this->end");
+        if ($this->stream === null || $this->end !== null) {
+            throw new ConnectionLostException("{$this->address->text}: $this->end");
         }
         return $this->stream;
     }
 
-    private function write(string $bytes): void
+    /** Waits until bytes can be sent or have arrived, for at most `$seconds`. */
+    public function awaitProgress(bool $toRead, float $seconds): void
     {
-        $stream = $this->stream();
-        $deadline = Deadline::in($this->timeout);
-        while (true) {
-            $written = Quietly::call(static fn () => fwrite($stream, $bytes));
-            if ($written === false) {
-                throw $this->lose('the server has ended the connection');
-            }
-            $bytes = substr($bytes, $written);
-            if ($bytes === '') {
-                return;
-            }
-            if ($deadline->isOver()) {
-                $limit = Deadline::text($this->timeout);
-                throw $this->lose("the server has not read what it was sent within $limit s");
-            }
-            $this->awaitStream(false, $deadline->remaining());
-        }
+        $this->awaitStream($toRead && $this->unsent === '', $seconds);
     }
 
     private function awaitStream(bool $toRead, float $seconds): void
@@ -399,63 +507,17 @@ final class Connection implements Endable
         }
     }
 
-    private function decodeFrames(): void
+    private function handle(Result $message): void
     {
-        $at = 0;
-        while (strlen($this->received) - $at >= 4) {
-            /** @var array{1: int} $header */
-            $header = unpack('N', $this->received, $at);
-            if ($header[1] > self::FRAME_MAX) {
-                $begins = $this->hasMessage ? '' : substr($this->received, $at);
-                $this->speaksMessage = false;
-                throw $this->lose(self::protocolOf($begins)
-                    ?? "what the server sends is no message: its length would be $header[1]");
-            }
-            if (strlen($this->received) - $at - 4 < $header[1]) {
-                break;
-            }
-            $this->hasMessage = true;
-            $this->handle(substr($this->received, $at + 4, $header[1]));
-            $at += 4 + $header[1];
-        }
-        $this->received = substr($this->received, $at);
-    }
-
-    /**
-     * Which other protocol a server speaks whose first bytes are these, and what to do; null:
-     * unknown.
-     */
-    private static function protocolOf(string $begins): ?string
-    {
-        $wanted = 'clients need a port where lockd speaks `message` (20934 unless the server is told another)';
-        $line = addcslashes(substr(strtok($begins, "\r\n") ?: '', 0, 160), "\0..\37\"\\\177..\377");
-        return match (true) {
-            preg_match('#^[\x15\x16]\x03#', $begins) === 1 =>
-                'it speaks TLS there, which only liblockd does: use connectByFfi with tls://, or a port without TLS',
-            str_starts_with($begins, 'HTTP/1') => "it speaks HTTP there (\"$line\"): $wanted",
-            preg_match('#^[\x20-\x7e\t\r\n]{4}#', $begins) === 1 =>
-                "it speaks a text protocol there (\"$line\"): $wanted",
-            default => null,
-        };
-    }
-
-    private function handle(string $body): void
-    {
-        $decoded = json_decode($body, true);
-        if (!is_array($decoded)) {
-            $this->speaksMessage = false;
-            throw $this->lose('what the server sends is no message in JSON');
-        }
-        $message = new Result($decoded);
         $id = $message->integer('id');
-        if (isset($decoded['error']) && !isset($decoded['id'])) {
+        if (isset($message->fields['error']) && !isset($message->fields['id'])) {
             // It belongs to no request: the server refuses this client, or could not decode what it
             // was sent.
             throw $this->lose($message->text('error') ?? 'the server reports an error');
         }
         if ($id !== null && array_key_exists($id, $this->asked)) {
             $this->asked[$id] = $message;
-            $this->proven = max($this->proven, $this->sent[$id]);
+            $this->proven = $this->proven->orLater($this->sent[$id]);
         }
     }
 }

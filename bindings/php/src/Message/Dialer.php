@@ -39,9 +39,7 @@ final class Dialer
      */
     public function connect(Address $address, float $within)
     {
-        $context = function_exists('stream_context_create')
-            ? stream_context_create(['socket' => ['tcp_nodelay' => true]])
-            : null;
+        $context = self::context();
         $remotes = $this->remotes($address);
         $deadline = Deadline::in($within);
         [$no, $error] = [0, ''];
@@ -65,6 +63,51 @@ final class Dialer
         }
         $isAbsence = Absence::isErrno((int) $no) || Absence::isOfResolver($error);
         throw new ConnectException("cannot connect to $address->text: $error", isAbsence: $isAbsence);
+    }
+
+    /**
+     * Begins to connect, without waiting.
+     *
+     * @param string $remote the address in numbers, or the path, so that no resolver is asked
+     * @return resource
+     * @throws ConnectException
+     */
+    public function begin(Address $address, string $remote)
+    {
+        [$no, $error] = [0, ''];
+        $stream = Quietly::call(static function () use ($remote, &$no, &$error) {
+            $flags = STREAM_CLIENT_CONNECT | STREAM_CLIENT_ASYNC_CONNECT;
+            return stream_socket_client($remote, $no, $error, 0.001, $flags, self::context());
+        });
+        if ($stream === false) {
+            $error = $error ?: Quietly::$warning;
+            throw new ConnectException("cannot connect to $address->text: $error", isAbsence: true);
+        }
+        return $stream;
+    }
+
+    /**
+     * Whether an attempt that {@see begin()} has made has led to a connection; null: not yet known.
+     *
+     * @param resource $stream
+     */
+    public static function isConnected($stream): ?bool
+    {
+        [$none, $write] = [null, [$stream]];
+        $ready = Quietly::call(static fn () => stream_select($none, $write, $none, 0));
+        if (stream_socket_get_name($stream, true) === false) {
+            // select() takes no descriptor that is too high. Then the caller's limit ends the attempt.
+            return $ready === 1 ? false : null;
+        }
+        return !self::isSelfConnected($stream);
+    }
+
+    /** @return ?resource */
+    private static function context()
+    {
+        return function_exists('stream_context_create')
+            ? stream_context_create(['socket' => ['tcp_nodelay' => true]])
+            : null;
     }
 
     /**

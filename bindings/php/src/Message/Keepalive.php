@@ -9,7 +9,7 @@ use Lockd\Internal\Quietly;
 /**
  * TCP options by which the kernel notices that the server's machine is gone, before the server
  * gives this client's locks to another. They follow from the server's dead-peer timeout
- * (docs/protocol.md, section 1).
+ * (docs/protocol.md, section 1). Also how the kernel closes a connection.
  *
  * @internal
  */
@@ -47,6 +47,22 @@ final class Keepalive
     }
 
     /**
+     * Makes the kernel reset the connection when it is closed, instead of ending it.
+     *
+     * @param resource $stream
+     * @return bool false where PHP has no ext-sockets
+     */
+    public static function closeByReset($stream): bool
+    {
+        if (!function_exists('socket_import_stream') || !function_exists('socket_set_option')) {
+            return false;
+        }
+        $socket = socket_import_stream($stream);
+        return $socket instanceof \Socket
+            && socket_set_option($socket, SOL_SOCKET, SO_LINGER, ['l_onoff' => 1, 'l_linger' => 0]);
+    }
+
+    /**
      * How long the server may be silent, in seconds, before a client must take its locks for lost.
      * The server gives them to others only after that.
      */
@@ -58,7 +74,7 @@ final class Keepalive
     /**
      * The time, in seconds, after which a client's kernel gives up a server that does not answer.
      */
-    private static function budget(int $deadPeerTimeout): int
+    public static function budget(int $deadPeerTimeout): int
     {
         return intdiv(7 * $deadPeerTimeout, 25);
     }

@@ -6,6 +6,7 @@ namespace Lockd\Message;
 
 use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
+use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\RefusedException;
 use Lockd\Exception\TimeoutException;
 use Lockd\Internal\Deadline;
@@ -41,11 +42,16 @@ final class MessageClient
      * @param string $url `tcp://HOST:PORT` or `unix:/PATH`
      * @param float $timeout for connecting, in seconds
      * @throws ConnectException
+     * @throws InvalidArgumentException for an address that is not valid, or with `?resume`
      */
     public static function connect(string $url, float $timeout = 5.0): self
     {
         Requirements::forStreams();
-        $connection = Connection::open(Address::parse($url), $timeout, $timeout);
+        $address = Address::parse($url);
+        if ($address->resumes) {
+            throw new InvalidArgumentException("\"$url\": ?resume is for the locks of a Client, not for commands");
+        }
+        $connection = Connection::open($address, $timeout, $timeout);
         $connection->keepAlive(self::DEAD_PEER_TIMEOUT);
         return new self($connection);
     }

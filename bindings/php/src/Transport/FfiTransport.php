@@ -28,6 +28,7 @@ use Lockd\Internal\Signals;
 use Lockd\ListedLock;
 use Lockd\Message\Address;
 use Lockd\Message\Result;
+use Lockd\SessionState;
 use Throwable;
 
 /**
@@ -246,20 +247,33 @@ final class FfiTransport implements Transport, Endable
         });
     }
 
-    public function isAlive(array $names): bool
+    public function state(array $names): SessionState
     {
         // The library itself knows which servers the names belong to.
-        return $this->session !== null && $this->c->lock_check($this->session) === $this->c->LOCK_OK;
+        return match ($this->session === null ? null : $this->c->lock_check($this->session)) {
+            $this->c->LOCK_OK => SessionState::Alive,
+            default => SessionState::Lost,
+        };
+    }
+
+    public function waitCertain(array $names, Deadline $deadline): SessionState
+    {
+        return $this->state($names);
+    }
+
+    public function isResumable(): bool
+    {
+        return false;
     }
 
     public function hasEnded(): bool
     {
-        return !$this->isAlive([]);
+        return $this->state([]) === SessionState::Lost;
     }
 
     public function hasLostAServer(): bool
     {
-        return !$this->isAlive([]);
+        return $this->state([]) !== SessionState::Alive;
     }
 
     public function keepForChildren(): void

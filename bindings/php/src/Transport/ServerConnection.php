@@ -31,6 +31,8 @@ final class ServerConnection
         public readonly bool $isWatched,
         /** Whether the server knows limited locks. */
         private readonly bool $knowsLimits,
+        /** What the session resumes with; null: it was not asked for, or the server does not offer it. */
+        public readonly ?Ticket $ticket,
     ) {
     }
 
@@ -62,13 +64,29 @@ final class ServerConnection
      */
     public function parameters(Mode $mode): array
     {
-        if (!$mode->isLimited()) {
-            return ['mode' => $mode->isExclusive() ? 'exclusive' : 'shared'];
-        }
-        if (!$this->knowsLimits) {
+        if ($mode->isLimited() && !$this->knowsLimits) {
             throw new RefusedException("{$this->connection->address->text}: the server is older than limited locks");
         }
-        return ['limit' => (int) $mode->holdersMax];
+        return self::parametersOf($mode);
+    }
+
+    /**
+     * The mode as the parameters of a request to a server that knows limited locks.
+     *
+     * @return array<string, int|string>
+     */
+    public static function parametersOf(Mode $mode): array
+    {
+        return $mode->isLimited()
+            ? ['limit' => (int) $mode->holdersMax]
+            : ['mode' => $mode->isExclusive() ? 'exclusive' : 'shared'];
+    }
+
+    /** @return array<string, string> a parameter that is a name, or a part of one */
+    public static function key(string $key, string $value): array
+    {
+        // JSON text must be UTF-8, so other bytes are sent in hexadecimal.
+        return preg_match('//u', $value) === 1 ? [$key => $value] : [$key . 'Hex' => bin2hex($value)];
     }
 
     /**
@@ -78,20 +96,59 @@ final class ServerConnection
      */
     private static function hello(Connection $connection, ?string $owner, float $within): self
     {
-        $identity = ['client' => 'lockd-php', 'version' => \Lockd\Client::VERSION];
         try {
-            $secret = $connection->address->secret();
-            $hello = $connection->send('hello', $secret === null ? $identity : $identity + ['authToken' => $secret]);
-            if ($owner !== null) {
-                // The answer does not matter: the server may be configured not to keep names.
-                $connection->forget($connection->send('identify', ['name' => self::shortened($owner)]));
-            }
+            $parameters = self::greeting($connection->address);
+            $hello = $connection->send('hello', $parameters);
+            self::identify($connection, $owner);
             $answer = $connection->await($hello, $within, dispatches: true)->object('result');
         } catch (ConnectionLostException $e) {
             throw new ConnectException($e->getMessage(), 0, $e, isAbsence: $connection->speaksMessage());
         }
+        return self::accepted($connection, $answer, isset($parameters['authToken']));
+    }
+
+    /**
+     * The parameters that a hello and a resume have in common.
+     *
+     * @return array<string, string>
+     * @throws ConnectException the file with the secret cannot be read
+     */
+    public static function identity(Address $address): array
+    {
+        $secret = $address->secret();
+        return ['client' => 'lockd-php', 'version' => \Lockd\Client::VERSION]
+            + ($secret === null ? [] : ['authToken' => $secret]);
+    }
+
+    /**
+     * The parameters of a hello.
+     *
+     * @return array<string, bool|string>
+     * @throws ConnectException the file with the secret cannot be read
+     */
+    public static function greeting(Address $address): array
+    {
+        return self::identity($address) + ($address->resumes ? ['resumable' => true] : []);
+    }
+
+    /** Tells the server what the client is called in listings. */
+    public static function identify(Connection $connection, ?string $owner): void
+    {
+        if ($owner !== null) {
+            // The answer does not matter: the server may be configured not to keep names.
+            $connection->forget($connection->post('identify', ['name' => self::shortened($owner)]));
+        }
+    }
+
+    /**
+     * The connection, if the server has answered the hello or the resume with ok.
+     *
+     * @throws ConnectException it has not
+     */
+    public static function accepted(Connection $connection, Result $answer, bool $hasSecret): self
+    {
         if ($answer->text('status') === 'refused') {
-            throw self::refusal($connection, $answer, $secret !== null);
+            throw self::refusal($connection, $answer, $hasSecret);
         }
         $deadPeerTimeout = $answer->object('keepalive')->integer('deadPeerTimeout');
         if ($answer->text('status') !== 'ok' || $deadPeerTimeout === null) {
@@ -99,7 +156,11 @@ final class ServerConnection
             throw new ConnectException("the server at $where speaks `message`, but is not lockd");
         }
         $knowsLimits = in_array('limit', $answer->texts('features'), true);
-        return new self($connection, $connection->keepAlive($deadPeerTimeout), $knowsLimits);
+        $ticket = $connection->address->resumes ? Ticket::in($answer, $deadPeerTimeout) : null;
+        if ($ticket !== null) {
+            $connection->keepOpen();
+        }
+        return new self($connection, $connection->keepAlive($deadPeerTimeout), $knowsLimits, $ticket);
     }
 
     private static function refusal(Connection $connection, Result $answer, bool $hasSecret): ConnectException

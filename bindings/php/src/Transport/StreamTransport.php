@@ -4,11 +4,12 @@ declare(strict_types=1);
 
 namespace Lockd\Transport;
 
+use Closure;
 use Generator;
 use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
-use Lockd\Exception\DeadlockException;
+use Lockd\Exception\DoubtException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\RefusedException;
@@ -21,7 +22,7 @@ use Lockd\Message\Address;
 use Lockd\Message\Connection;
 use Lockd\Message\Rendezvous;
 use Lockd\Message\Result;
-use Throwable;
+use Lockd\SessionState;
 
 /**
  * Locks on a server, or on several servers over which the names are spread, in the `message`
@@ -31,16 +32,10 @@ use Throwable;
  */
 final class StreamTransport implements Transport
 {
-    /**
-     * The longest time, in seconds, for which a signal handler is deferred if its signal comes just
-     * before a wait.
-     */
-    private const SLICE = 0.25;
-
     private const PAGE = 500;
 
     /**
-     * @param array<string, ServerConnection> $servers by address
+     * @param array<string, ServerSession> $servers by address
      * @param array<string, string> $missing by address, the reason why there is no connection
      */
     private function __construct(private readonly array $servers, private readonly array $missing)
@@ -66,7 +61,7 @@ final class StreamTransport implements Transport
         foreach ($addresses as $text => $address) {
             $share = max($deadline->remaining() / $left--, $timeout / count($addresses));
             try {
-                $servers[$text] = ServerConnection::open($address, $owner, $share, $timeout);
+                $servers[$text] = ServerSession::open($address, $owner, $share, $timeout, beginsAnew: true);
             } catch (ConnectException $e) {
                 $missing[$text] = $e->getMessage();
                 $isAbsence = $isAbsence && $e->isAbsence;
@@ -94,7 +89,8 @@ final class StreamTransport implements Transport
 
     /**
      * Connects to this server only, for names that belong to it. On names of other servers nothing
-     * must be asked here, because on this server those names are other locks.
+     * must be asked here, because on this server those names are other locks. It does not begin
+     * anew by itself while it holds nothing.
      *
      * @param float $within for connecting, in seconds
      * @param float $timeout for each answer that the server gives at once, in seconds
@@ -102,130 +98,159 @@ final class StreamTransport implements Transport
      */
     public static function connectToOne(Address $address, ?string $owner, float $within, float $timeout): self
     {
-        return new self([$address->text => ServerConnection::open($address, $owner, $within, $timeout)], []);
+        $session = ServerSession::open($address, $owner, $within, $timeout, beginsAnew: false);
+        return new self([$address->text => $session], []);
     }
 
     public function acquire(string $name, Mode $mode, Deadline $deadline): ?Grant
     {
-        $withdraw = fn (Connection $connection) => $connection->ask('unlock', self::named($name));
-        $result = $this->await('lock', $name, $mode, $deadline, $withdraw);
-        if ($result?->flag('already')) {
-            throw new AlreadyHeldException("this client already holds \"$name\"");
-        }
-        return $result === null ? null : $this->grant($name, $result);
+        $session = $this->sessionFor($name);
+        return self::again($session, $deadline, function (ServerConnection $server) use (
+            $session,
+            $name,
+            $mode,
+            $deadline,
+        ): ?Grant {
+            $withdraw = fn (Connection $connection) => $connection->ask('unlock', self::named($name));
+            $parameters = $server->parameters($mode) + self::named($name);
+            $result = QueuedRequest::await($session, $server, 'lock', $name, $parameters, $deadline, $withdraw);
+            if ($result?->flag('already')) {
+                throw new AlreadyHeldException("this client already holds \"$name\"");
+            }
+            return $result === null ? null : self::grant($session, $server, $name, $mode, $result);
+        });
     }
 
     public function convert(string $name, Mode $from, Mode $to, Deadline $deadline): ?Grant
     {
-        $server = $this->serverFor($name);
+        $session = $this->sessionFor($name);
         if ($to->allowsAsManyAs($from)) {
-            // Such a change never waits.
-            $connection = $server->connection;
-            $result = $connection->ask('convert', $server->parameters($to) + self::named($name));
-            return $this->grant($name, self::confirmed($connection, $result, $name));
+            return $this->widen($session, $name, $from, $to);
         }
-        $back = $server->parameters($from) + self::named($name);
-        $withdraw = fn (Connection $connection) => $connection->ask('convert', $back);
-        $result = $this->await('convert', $name, $to, $deadline, $withdraw);
-        return $result === null ? null : $this->grant($name, $result);
+        return self::again($session, $deadline, function (ServerConnection $server) use (
+            $session,
+            $name,
+            $from,
+            $to,
+            $deadline,
+        ): ?Grant {
+            $back = $server->parameters($from) + self::named($name);
+            $withdraw = fn (Connection $connection) => $connection->ask('convert', $back);
+            $parameters = $server->parameters($to) + self::named($name);
+            $result = QueuedRequest::await($session, $server, 'convert', $name, $parameters, $deadline, $withdraw);
+            return $result === null ? null : self::grant($session, $server, $name, $to, $result);
+        });
+    }
+
+    /** Lets a lock have more holders. Such a change never waits. */
+    private function widen(ServerSession $session, string $name, Mode $from, Mode $to): Grant
+    {
+        $server = $session->server();
+        $parameters = $server->parameters($to) + self::named($name);
+        // If the connection ends before the answer, the lock may be in either mode.
+        $session->holdings->weaken($name, $to);
+        try {
+            return self::on($session, $server, static function (Connection $connection) use (
+                $session,
+                $server,
+                $name,
+                $to,
+                $parameters,
+            ): Grant {
+                $result = Confirmation::of($connection, $connection->ask('convert', $parameters), $name);
+                return self::grant($session, $server, $name, $to, $result);
+            });
+        } catch (RefusedException | InvalidArgumentException $e) {
+            $session->holdings->weaken($name, $from);
+            throw $e;
+        }
     }
 
     /**
-     * Sends a request that may have to wait, and waits for its answer.
+     * Asks for a lock, and again whenever the session is resumed or has begun anew meanwhile.
      *
-     * @param callable(Connection): mixed $withdraw undoes the request if it was granted
-     * @return ?Result null: the time limit has passed
+     * @param Closure(ServerConnection): ?Grant $ask
+     * @throws DoubtException it is in doubt when the time limit is over
      */
-    private function await(
-        string $command,
-        string $name,
-        Mode $mode,
-        Deadline $deadline,
-        callable $withdraw,
-    ): ?Result {
-        $server = $this->serverFor($name);
-        $connection = $server->connection;
-        $parameters = $server->parameters($mode) + self::named($name);
-        if (is_finite($deadline->remaining())) {
-            $parameters['timeLimit'] = $deadline->remaining();
-        }
-        $id = $connection->send($command, $parameters);
-        $answer = null;
-        try {
-            do {
-                Signals::dispatch();
-                $answer = $connection->answer($id) ?? self::listen($server, $id, $deadline);
-            } while ($answer === null);
-        } catch (Throwable $e) {
-            // The connection is lost, or a signal handler has thrown: the caller will never learn
-            // of a grant.
-            $this->cancel($connection, $id, $withdraw);
-            throw $e;
-        }
-        $result = $answer->object('result');
-        return $result->text('status') === 'timeout' ? null : self::confirmed($connection, $result, $name);
-    }
-
-    /** Waits for the answer for one slice. */
-    private static function listen(ServerConnection $server, int $id, Deadline $deadline): ?Result
+    private static function again(ServerSession $session, Deadline $deadline, Closure $ask): ?Grant
     {
-        $connection = $server->connection;
-        $connection->listen(min(self::SLICE, $deadline->remaining() + 0.01));
-        if ($deadline->overdue() > $connection->timeout && $connection->silence() > $connection->timeout) {
-            $limit = Deadline::text($connection->timeout);
-            throw $connection->lose("the server has not answered within $limit s");
-        }
-        if (!$server->isWatched && $connection->silence() > $connection->timeout) {
-            // The kernel does not watch this connection, so check with a ping that the server is
-            // alive.
-            $connection->ask('ping', []);
-        }
-        return $connection->answer($id);
-    }
-
-    /** @param callable(Connection): mixed $withdraw */
-    private function cancel(Connection $connection, int $id, callable $withdraw): void
-    {
-        try {
-            $connection->ask('cancel', ['id' => $id]);
-            // The answer to the request comes before the answer to the cancel.
-            if ($connection->answer($id)?->object('result')->text('status') === 'ok') {
-                $withdraw($connection);
+        while (true) {
+            $server = $session->waitFor($deadline);
+            try {
+                return self::on($session, $server, static fn (): ?Grant => $ask($server));
+            } catch (DoubtException $e) {
+                if ($deadline->isOver() || Signals::threw($e)) {
+                    throw $e;
+                }
             }
-        } catch (Throwable) {
-            // A request that cannot be cancelled ends with its connection.
-            $connection->end();
         }
-        $connection->forget($id);
+    }
+
+    /**
+     * Asks on a connection of the session. If that ends meanwhile, it is thrown what this means for
+     * the session.
+     *
+     * @template T
+     * @param Closure(Connection): T $ask
+     * @return T
+     * @throws LockdException
+     */
+    private static function on(ServerSession $session, ServerConnection $server, Closure $ask): mixed
+    {
+        try {
+            return $ask($server->connection);
+        } catch (ConnectionLostException $e) {
+            // A signal handler may use clients of its own.
+            throw Signals::threw($e) ? $e : $session->failure($server, $e);
+        }
     }
 
     public function release(string $name): bool
     {
-        $result = $this->connectionFor($name)->ask('unlock', self::named($name));
+        $session = $this->sessionFor($name);
+        // Also if the session is in doubt: then it does not claim the lock when it resumes.
+        $session->holdings->giveUp($name);
+        $server = $session->server();
+        try {
+            $result = self::on($session, $server, static fn (Connection $connection): Result =>
+                $connection->ask('unlock', self::named($name)));
+        } catch (DoubtException $e) {
+            try {
+                $session->waitFor(Deadline::in($server->connection->timeout));
+            } catch (DoubtException) {
+                throw $e;
+            }
+            // Resumed without the lock: it is released.
+            return true;
+        }
+        $session->holdings->released($name);
         return match ($result->text('status')) {
             'ok' => true,
             'notFound' => false,
-            default => throw self::failure($result, $name),
+            default => throw Confirmation::failure($result, $name),
         };
     }
 
     public function holds(string $name): bool
     {
-        // The lock is held exactly as long as its connection is alive.
-        $connection = $this->connectionFor($name);
+        // The lock is held exactly as long as its session is alive.
         try {
-            $isAnswered = $connection->ask('ping', [])->text('status') === 'ok';
-            $connection->mustBeAlive();
-            return $isAnswered;
-        } catch (ConnectionLostException) {
+            $session = $this->sessionFor($name);
+            return self::on($session, $session->server(), static function (Connection $connection): bool {
+                $isAnswered = $connection->ask('ping', [])->text('status') === 'ok';
+                $connection->mustBeAlive();
+                return $isAnswered;
+            });
+        } catch (ConnectionLostException | DoubtException) {
             return false;
         }
     }
 
     public function inspect(string $name): Inspection
     {
-        $connection = $this->connectionFor($name);
-        $result = self::confirmed($connection, $connection->ask('inspect', self::named($name)), $name);
+        $session = $this->sessionFor($name);
+        $result = self::on($session, $session->server(), static fn (Connection $connection): Result =>
+            Confirmation::of($connection, $connection->ask('inspect', self::named($name)), $name));
         return new Inspection(
             $result->text('mode'),
             $result->integer('holders') ?? 0,
@@ -243,8 +268,8 @@ final class StreamTransport implements Transport
             throw new ConnectionLostException($reason);
         }
         $lists = [];
-        foreach ($this->servers as $server) {
-            $lists[] = self::listOf($server->connection, $prefix);
+        foreach ($this->servers as $session) {
+            $lists[] = self::listOf($session, $prefix);
         }
         while (true) {
             [$first, $its] = [null, null];
@@ -264,31 +289,73 @@ final class StreamTransport implements Transport
     }
 
     /** @return Generator<int, ListedLock> */
-    private static function listOf(Connection $connection, string $prefix): Generator
+    private static function listOf(ServerSession $session, string $prefix): Generator
     {
-        $parameters = ['limit' => self::PAGE] + self::key('prefix', $prefix);
+        $parameters = ['limit' => self::PAGE] + ServerConnection::key('prefix', $prefix);
         $after = [];
         do {
-            $page = Signals::deferred(static function () use ($connection, $prefix, $parameters, $after): Result {
-                return self::confirmed($connection, $connection->ask('list', $parameters + $after), $prefix);
-            });
+            $ask = static fn (Connection $connection): Result =>
+                Confirmation::of($connection, $connection->ask('list', $parameters + $after), $prefix);
+            $page = Signals::deferred(static fn (): Result => self::on($session, $session->server(), $ask));
             $entries = $page->objects('locks');
             foreach ($entries as $entry) {
                 $lock = ListedLock::fromMessage($entry);
-                $after = self::key('after', $lock->name);
+                $after = ServerConnection::key('after', $lock->name);
                 yield $lock;
             }
         } while ($page->flag('more') && $entries !== []);
     }
 
-    public function isAlive(array $names): bool
+    public function state(array $names): SessionState
     {
-        if ($this->hasEnded()) {
-            return false;
+        $states = [];
+        foreach ($this->servers as $address => $session) {
+            $states[$address] = $session->state();
         }
+        if ($names === []) {
+            return match (true) {
+                in_array(SessionState::Alive, $states, true) => SessionState::Alive,
+                in_array(SessionState::InDoubt, $states, true) => SessionState::InDoubt,
+                default => SessionState::Lost,
+            };
+        }
+        $worst = SessionState::Alive;
         foreach ($names as $name) {
-            $server = $this->servers[$this->addressOf($name)] ?? null;
-            if ($server?->connection->isAlive() !== true) {
+            $state = $states[$this->addressOf($name)] ?? SessionState::Lost;
+            if ($state === SessionState::Lost) {
+                return $state;
+            }
+            $worst = $state === SessionState::InDoubt ? $state : $worst;
+        }
+        return $worst;
+    }
+
+    public function waitCertain(array $names, Deadline $deadline): SessionState
+    {
+        $addresses = $names === [] ? array_keys($this->servers) : array_map($this->addressOf(...), $names);
+        do {
+            foreach ($addresses as $address) {
+                $state = $this->state($names);
+                if ($state !== SessionState::InDoubt) {
+                    return $state;
+                }
+                try {
+                    $this->servers[$address]->waitFor($deadline);
+                } catch (DoubtException | ConnectionLostException $e) {
+                    if (Signals::threw($e)) {
+                        throw $e;
+                    }
+                    // The state says so.
+                }
+            }
+        } while (!$deadline->isOver());
+        return $this->state($names);
+    }
+
+    public function isResumable(): bool
+    {
+        foreach ($this->servers as $session) {
+            if (!$session->isResumable()) {
                 return false;
             }
         }
@@ -297,8 +364,8 @@ final class StreamTransport implements Transport
 
     public function hasLostAServer(): bool
     {
-        foreach ($this->servers as $server) {
-            if (!$server->connection->isAlive()) {
+        foreach ($this->servers as $session) {
+            if ($session->state() !== SessionState::Alive) {
                 return true;
             }
         }
@@ -307,31 +374,21 @@ final class StreamTransport implements Transport
 
     public function hasEnded(): bool
     {
-        foreach ($this->servers as $server) {
-            if ($server->connection->isAlive()) {
-                return false;
-            }
-        }
-        return true;
+        return $this->state([]) === SessionState::Lost;
     }
 
     public function keepForChildren(): void
     {
-        foreach ($this->servers as $server) {
-            $server->connection->keepForChildren();
+        foreach ($this->servers as $session) {
+            $session->keepForChildren();
         }
     }
 
     public function close(): void
     {
-        foreach ($this->servers as $server) {
-            $server->connection->end();
+        foreach ($this->servers as $session) {
+            $session->close();
         }
-    }
-
-    private function connectionFor(string $name): Connection
-    {
-        return $this->serverFor($name)->connection;
     }
 
     /**
@@ -340,7 +397,7 @@ final class StreamTransport implements Transport
      * @throws ConnectionLostException there was no connection from the start. Another server cannot
      *     take over: a lock held on the missing server could be granted there a second time
      */
-    private function serverFor(string $name): ServerConnection
+    private function sessionFor(string $name): ServerSession
     {
         $address = $this->addressOf($name);
         return $this->servers[$address] ?? throw new ConnectionLostException($this->missing[$address]);
@@ -357,62 +414,22 @@ final class StreamTransport implements Transport
     /** @return array<string, string> */
     private static function named(string $name): array
     {
-        return self::key('lockName', $name);
+        return ServerConnection::key('lockName', $name);
     }
 
-    /** @return array<string, string> */
-    private static function key(string $key, string $value): array
-    {
-        // JSON text must be UTF-8, so other bytes are sent in hexadecimal.
-        return preg_match('//u', $value) === 1 ? [$key => $value] : [$key . 'Hex' => bin2hex($value)];
-    }
-
-    private function grant(string $name, Result $result): Grant
-    {
+    private static function grant(
+        ServerSession $session,
+        ServerConnection $server,
+        string $name,
+        Mode $mode,
+        Result $result,
+    ): Grant {
         $token = $result->integer('token') ?? 0;
         if ($token <= 0) {
             // The server may count the lock as held by this connection, so the connection must end.
-            throw $this->connectionFor($name)->lose('the server sent a grant without a fencing token');
+            throw $server->connection->lose('the server sent a grant without a fencing token');
         }
+        $session->holdings->granted($name, $mode, $token);
         return new Grant($token, $result->flag('orphaned'));
-    }
-
-    /**
-     * Checks that the server has confirmed the request. A confirmation counts only if the
-     * connection is alive after it has been read.
-     *
-     * @throws LockdException
-     */
-    private static function confirmed(Connection $connection, Result $result, string $name): Result
-    {
-        if ($result->text('status') === 'notFound') {
-            // Or this client would go on to believe that it holds the lock.
-            throw $connection->lose("the server does not know the lock \"$name\" that this client holds");
-        }
-        if ($result->text('status') !== 'ok') {
-            throw self::failure($result, $name);
-        }
-        $connection->mustBeAlive();
-        return $result;
-    }
-
-    private static function failure(Result $result, string $name): LockdException
-    {
-        $reason = $result->text('reason') ?? '';
-        $circle = $result->texts('circle');
-        // The server does not name all sessions of a long cycle, and may be configured to name
-        // none.
-        $size = $result->integer('circleSize');
-        $named = implode(' > ', $circle) . ($size === null ? '' : ($circle === [] ? '' : ' > … ') . "($size owners)");
-        return match ($result->text('status')) {
-            'deadlock' => new DeadlockException(
-                "waiting for \"$name\" would be a deadlock: $named",
-                $circle,
-            ),
-            'invalid' => new InvalidArgumentException($reason),
-            'refused' => new RefusedException($reason, $result->text('cause')),
-            // An unknown status must not count as success.
-            default => new RefusedException('the server\'s answer is unknown: ' . (json_encode($result->fields) ?: '')),
-        };
     }
 }

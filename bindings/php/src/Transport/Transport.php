@@ -10,6 +10,7 @@ use Lockd\Inspection;
 use Lockd\Internal\Deadline;
 use Lockd\Internal\Mode;
 use Lockd\ListedLock;
+use Lockd\SessionState;
 
 /**
  * One owner of locks, on a server or in this process: the operations that {@see \Lockd\Client}
@@ -43,17 +44,27 @@ interface Transport
     public function list(string $prefix): iterable;
 
     /**
-     * Whether the session is alive, as far as this can be known without asking. With several
-     * servers: whether at least one is connected, and each one that one of these names belongs to.
+     * What is known of the session without waiting. With several servers: of those that one of
+     * these names belongs to; without any name it is alive on at least one server.
      *
      * @param list<string> $names the names that it holds and waits for
      */
-    public function isAlive(array $names): bool;
+    public function state(array $names): SessionState;
 
-    /** Whether the session has ended. With several servers: on all of them. */
+    /**
+     * Waits until the session is not in doubt any more, for as long as that takes within the limit.
+     *
+     * @param list<string> $names as for {@see state()}
+     */
+    public function waitCertain(array $names, Deadline $deadline): SessionState;
+
+    /** Whether the session can resume. With several servers: on all that are connected. */
+    public function isResumable(): bool;
+
+    /** Whether the session is lost. With several servers: on all of them. */
     public function hasEnded(): bool;
 
-    /** Whether the connection to a server that answered at the start is lost. */
+    /** Whether there is no connection to a server that answered at the start. */
     public function hasLostAServer(): bool;
 
     /**
