@@ -87,10 +87,17 @@ final class Lock
     /**
      * Whether the lock is held now: asks the server. The answer is no, and not an exception, if the
      * lock was released or lost, if the server does not reply within the connection's time limit,
-     * and in a forked child. It is no in doubt, too: then {@see waitCertain()} tells what follows.
+     * and in a forked child. It is no in doubt, too, when the time for that is over.
+     *
+     * @param float $doubt how long to wait while the session is in doubt, in seconds: as for
+     *     {@see waitCertain()}. For a session that does not resume this changes nothing
+     * @throws InvalidArgumentException for a number below zero, or NAN
      */
-    public function isHeld(): bool
+    public function isHeld(float $doubt = 0.0): bool
     {
+        if ($doubt !== 0.0) {
+            $this->waitCertain($doubt);
+        }
         return $this->owner->holds($this->name, $this->token);
     }
 

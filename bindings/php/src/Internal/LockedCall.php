@@ -19,6 +19,12 @@ use Throwable;
 final class LockedCall
 {
     /**
+     * How long to wait when the function has ended and its lock is in doubt, in seconds: as long as
+     * a server may take to answer, by default.
+     */
+    private const DOUBT = 5.0;
+
+    /**
      * @template T
      * @template U
      * @param callable(): ?Lock $acquire
@@ -26,7 +32,8 @@ final class LockedCall
      * @param callable(): U $otherwise is called if the lock was not granted
      * @param ?callable(): mixed $release releases the lock; may be called again after that
      * @return T|U what the body returns, or `$otherwise`
-     * @throws LockdException also if the lock was lost, or its client closed, while the body ran
+     * @throws LockdException also if the lock was lost, or its client closed, while the body ran, or
+     *     if it is in doubt then
      */
     public static function run(
         callable $acquire,
@@ -50,6 +57,7 @@ final class LockedCall
                 throw new ConnectionLostException("this client was closed just after it had acquired \"$name\"");
             }
             $result = $body($lock);
+            $lock->waitCertain(self::DOUBT);
             $release();
             // A function may release its lock itself. But if it has closed the client, the lock was
             // gone while it went on.

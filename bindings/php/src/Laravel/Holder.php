@@ -8,12 +8,14 @@ use Lockd\Client;
 use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
+use Lockd\Exception\DoubtException;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\TimeoutException;
 use Lockd\Internal\ClientSource;
 use Lockd\Internal\Deadline;
 use Lockd\Internal\Quietly;
 use Lockd\Lock;
+use Lockd\SessionState;
 
 /**
  * A process that holds locks for a scheduler which may end before the locks must be free. It is
@@ -28,10 +30,13 @@ final class Holder
     private const PAUSE = 60.0;
 
     /**
-     * The longest pause between two looks at the connections when there are no more questions, in
-     * seconds.
+     * The longest pause between two looks at the connections when there are no more questions, or if
+     * their sessions resume, in seconds.
      */
     private const PAUSE_ALONE = 1.0;
+
+    /** The same while one of the sessions is in doubt. */
+    private const PAUSE_IN_DOUBT = 0.1;
 
     private ?ClientSource $source = null;
     /** @var array<array-key, array{Lock, Deadline, Client}> the locks, until when they are held, by name */
@@ -53,7 +58,7 @@ final class Holder
         }
         $this->forgetWhatIsLost();
         while ($this->held !== []) {
-            usleep(max(0, (int) ceil(1e6 * min(self::PAUSE_ALONE, $this->nextEnd()))));
+            usleep(max(0, (int) ceil(1e6 * min(self::PAUSE_ALONE, $this->nextLook()))));
             $this->releaseWhatIsOver();
             $this->forgetWhatIsLost();
         }
@@ -82,7 +87,7 @@ final class Holder
     {
         // A signal ends it early.
         [$read, $none] = [[$this->questions], null];
-        $microseconds = (int) ceil(1e6 * $this->nextEnd());
+        $microseconds = (int) ceil(1e6 * $this->nextLook());
         $seconds = intdiv($microseconds, 1_000_000);
         $ready = Quietly::call(static fn () => stream_select($read, $none, $none, $seconds, $microseconds % 1_000_000));
         if (!is_int($ready) || $ready === 0) {
@@ -123,7 +128,7 @@ final class Holder
             return ['result' => 'yes'];
         } catch (AlreadyHeldException) {
             return ['result' => 'no'];
-        } catch (ConnectException | ConnectionLostException | TimeoutException $e) {
+        } catch (ConnectException | ConnectionLostException | DoubtException | TimeoutException $e) {
             return ['result' => 'absent', 'error' => $e->getMessage()];
         } catch (LockdException $e) {
             return ['result' => 'error', 'error' => $e->getMessage()];
@@ -156,10 +161,20 @@ final class Holder
         }
     }
 
-    /** In seconds. */
-    private function nextEnd(): float
+    /**
+     * Looks after the sessions, and tells in how many seconds the next look is due, at the time and
+     * at them.
+     */
+    private function nextLook(): float
     {
-        $left = array_map(static fn (array $held): float => $held[1]->remaining(), array_values($this->held));
-        return min([self::PAUSE, ...$left]);
+        $pause = self::PAUSE;
+        foreach ($this->held as [, $end, $client]) {
+            $pause = min($pause, $end->remaining());
+            if ($client->isResumable()) {
+                $isInDoubt = $client->state() === SessionState::InDoubt;
+                $pause = min($pause, $isInDoubt ? self::PAUSE_IN_DOUBT : self::PAUSE_ALONE);
+            }
+        }
+        return $pause;
     }
 }

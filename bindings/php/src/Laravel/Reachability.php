@@ -7,6 +7,7 @@ namespace Lockd\Laravel;
 use Closure;
 use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
+use Lockd\Exception\DoubtException;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\TimeoutException;
 use Lockd\Internal\Deadline;
@@ -75,7 +76,7 @@ final class Reachability
         $began = Deadline::now();
         try {
             return $ask();
-        } catch (ConnectException | ConnectionLostException | TimeoutException $e) {
+        } catch (ConnectException | ConnectionLostException | DoubtException | TimeoutException $e) {
             $took = min(Deadline::now() - $began, $this->timeout);
             if (self::FACTOR * $took >= $this->timeout) {
                 self::$failures[$server] = [Deadline::in(self::FACTOR * $took), $e->getMessage()];

@@ -17,6 +17,9 @@ use Lockd\Message\Address;
  * held inherit that connection, and no other lock; with TLS they inherit none. Knows the server and
  * the application's prefix, and does not keep the locks.
  *
+ * Their sessions do not resume, whatever the address says: the programs would not have the new
+ * connection, and where there are none, nobody looks after the session while the work goes on.
+ *
  * @internal
  */
 final class SeparateLocks
@@ -27,7 +30,7 @@ final class SeparateLocks
     public readonly bool $isTls;
 
     /**
-     * @param string $url as for {@see Client::connect()}
+     * @param string $url as for {@see Client::connect()}; `?resume` is for {@see Holder} only
      * @param float $timeout in seconds, for connecting and for every answer
      * @throws InvalidArgumentException
      */
@@ -37,7 +40,7 @@ final class SeparateLocks
         public readonly float $timeout,
         private readonly string $prefix,
     ) {
-        $this->source = new ClientSource($url, $owner, $timeout);
+        $this->source = new ClientSource(Address::withResume($url, false), $owner, $timeout);
         $this->reachability = new Reachability($url, $timeout);
         $this->isTls = array_filter(Address::parseList($url), static fn (Address $one): bool => $one->isTls) !== [];
     }
@@ -65,6 +68,7 @@ final class SeparateLocks
             timeout: 0.0,
             owner: $this->owner,
             connectTimeout: $this->timeout,
+            resume: false,
         ));
     }
 

@@ -5,7 +5,8 @@
 declare(strict_types=1);
 
 return [
-    // The server: tcp://HOST:PORT or unix:/PATH; several, separated by commas, share the names.
+    // The server: tcp://HOST:PORT or unix:/PATH; several, separated by commas, share the names. With
+    // ?resume after it, locks of the cache and of onOneServer() may outlive a restart of the server.
     'url' => env('LOCKD_URL', 'tcp://127.0.0.1:20934'),
 
     // What this application is called in the server's listings. Null: app.name.

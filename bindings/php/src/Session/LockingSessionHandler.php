@@ -11,6 +11,7 @@ use Lockd\Internal\ClientSource;
 use Lockd\Internal\Deadline;
 use Lockd\Internal\Signals;
 use Lockd\Lock;
+use Lockd\SessionState;
 use SessionHandlerInterface;
 use SessionIdInterface;
 use SessionUpdateTimestampHandlerInterface;
@@ -30,8 +31,8 @@ use Throwable;
  *
  * A session is never read or written without its lock. If the lock is not granted within the time
  * limit, or there is no server, session_start() fails with a warning that says so. If the lock was
- * lost meanwhile, the session is not written, with a warning, because the write might overwrite
- * what a later request has stored. Destroying a session and removing old sessions need no lock.
+ * lost meanwhile, or is in doubt, the session is not written, with a warning, because the write might
+ * overwrite what a later request has stored. Destroying a session and removing old sessions need no lock.
  *
  * If session_start() has failed, a request should answer with an error and not call it again: PHP
  * has forgotten the session's id by then, and would begin a new session.
@@ -41,6 +42,12 @@ final class LockingSessionHandler implements
     SessionIdInterface,
     SessionUpdateTimestampHandlerInterface
 {
+    /**
+     * How long to wait while the lock is in doubt, in seconds: as long as a server may take to
+     * answer.
+     */
+    private const DOUBT = 5.0;
+
     private readonly ClientSource $source;
     private ?Lock $lock = null;
     /** The session that could not be locked when its id was checked, and must not be read. */
@@ -180,7 +187,7 @@ final class LockingSessionHandler implements
 
     private function mayWrite(string $id): bool
     {
-        return $this->holds($id) || self::warn('the session is not written, since its lock was lost meanwhile');
+        return $this->holds($id) || $this->warnOfLoss('the session is not written');
     }
 
     /** A session that is not open here may be destroyed by anybody, as an administrator ends others'. */
@@ -188,13 +195,20 @@ final class LockingSessionHandler implements
     {
         return $this->lock?->name() !== $this->nameOf($id)
             || $this->holds($id)
-            || self::warn('the session is not destroyed, since its lock was lost meanwhile');
+            || $this->warnOfLoss('the session is not destroyed');
+    }
+
+    private function warnOfLoss(string $what): bool
+    {
+        $isInDoubt = $this->lock?->state() === SessionState::InDoubt;
+        return self::warn("$what, since its lock " . ($isInDoubt ? 'is in doubt' : 'was lost meanwhile'));
     }
 
     /** Whether the lock of this session is held now: asks the server. */
     private function holds(string $id): bool
     {
-        return $this->lock !== null && $this->lock->name() === $this->nameOf($id) && $this->lock->isHeld();
+        return $this->lock !== null && $this->lock->name() === $this->nameOf($id)
+            && $this->lock->isHeld(self::DOUBT);
     }
 
     private function release(): void

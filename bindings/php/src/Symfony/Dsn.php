@@ -23,7 +23,7 @@ final class Dsn
     private const FILES = ['auth-token-file', 'ca', 'cert', 'key'];
 
     /** @var list<string> */
-    private const OPTIONS = ['owner', 'timeout', 'wait', ...self::FILES];
+    private const OPTIONS = ['owner', 'timeout', 'wait', 'resume', ...self::FILES];
 
     /** Ports that are meant for other protocols, by their number. */
     private const TEXT_PORTS = ['2626' => 'lockd', '9999' => 'glockd'];
@@ -60,8 +60,9 @@ final class Dsn
     {
         $parts = explode('?', $dsn, 2);
         $options = self::options($parts[1] ?? '', $dsn);
+        $url = self::url($parts[0], array_intersect_key($options, array_flip(self::FILES)), $dsn);
         return new self(
-            self::url($parts[0], array_intersect_key($options, array_flip(self::FILES)), $dsn),
+            isset($options['resume']) ? Address::withResume($url, true) : $url,
             $options['owner'] ?? null,
             self::seconds('timeout', $options, $dsn) ?? 5.0,
             self::seconds('wait', $options, $dsn),
@@ -94,7 +95,10 @@ final class Dsn
                 throw new InvalidArgumentException("a DSN has no option \"$name\": the options are "
                     . implode(', ', self::OPTIONS) . ", and not as in \"$dsn\"");
             }
-            if ($value === '' || isset($options[$name])) {
+            if ($name === 'resume' && $option !== 'resume') {
+                throw new InvalidArgumentException("the option \"resume\" has no value: \"$dsn\"");
+            }
+            if (($value === '' && $name !== 'resume') || isset($options[$name])) {
                 throw new InvalidArgumentException("the option \"$name\" needs one value: \"$dsn\"");
             }
             $options[$name] = rawurldecode($value);

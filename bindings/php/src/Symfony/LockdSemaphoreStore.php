@@ -6,12 +6,14 @@ namespace Lockd\Symfony;
 
 use Lockd\Client;
 use Lockd\Exception\AlreadyHeldException;
+use Lockd\Exception\DoubtException;
 use Lockd\Exception\InvalidArgumentException as InvalidArgument;
 use Lockd\Exception\LockdException;
 use Lockd\Internal\ClientSource;
 use Lockd\Internal\Signals;
 use Lockd\Internal\Slots;
 use Lockd\Lock;
+use Lockd\SessionState;
 use Symfony\Component\Semaphore\Exception\ExceptionInterface;
 use Symfony\Component\Semaphore\Exception\InvalidArgumentException;
 use Symfony\Component\Semaphore\Exception\RuntimeException;
@@ -30,7 +32,8 @@ use WeakMap;
  *
  * A slot has no time to live: it is held until it is released, or until its process or its
  * connection ends. After that `exists()` returns false, and so does `Semaphore::isAcquired()`, which
- * asks the server. A time to live that is given is ignored, except by `Semaphore::isExpired()` and
+ * asks the server. With the option `resume` it may outlive its connection; while it is in doubt, both
+ * return false, and all else throws. A time to live that is given is ignored, except by `Semaphore::isExpired()` and
  * `getRemainingLifetime()`, which look only at the clock: refreshing the semaphore fails if it is
  * not held any more, and otherwise does nothing.
  *
@@ -107,11 +110,12 @@ final class LockdSemaphoreStore implements PersistingStoreInterface
         try {
             $lock->release();
         } catch (LockdException $e) {
-            throw new SemaphoreReleasingException($key, "its slot was already lost: {$e->getMessage()}");
+            $how = $e instanceof DoubtException ? 'in doubt' : 'already lost';
+            throw new SemaphoreReleasingException($key, "its slot was $how: {$e->getMessage()}");
         }
     }
 
-    /** Whether this key has a slot: asks the server. */
+    /** Whether this key has a slot: asks the server. False in doubt. */
     public function exists(Key $key): bool
     {
         return ($this->locks[$key] ?? null)?->isHeld() === true;
@@ -120,7 +124,9 @@ final class LockdSemaphoreStore implements PersistingStoreInterface
     public function putOffExpiration(Key $key, float $ttlInSecond): void
     {
         if (!$this->exists($key)) {
-            throw new SemaphoreExpiredException($key, 'its slot is not held any more');
+            throw ($this->locks[$key] ?? null)?->state() === SessionState::InDoubt
+                ? new RuntimeException("it is in doubt whether \"$key\" has its slot")
+                : new SemaphoreExpiredException($key, 'its slot is not held any more');
         }
     }
 

@@ -7,6 +7,7 @@ namespace Lockd\Symfony;
 use Lockd\Client;
 use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\DeadlockException;
+use Lockd\Exception\DoubtException;
 use Lockd\Exception\InvalidArgumentException as InvalidArgument;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\RefusedException;
@@ -14,6 +15,7 @@ use Lockd\Internal\ClientSource;
 use Lockd\Internal\Deadline;
 use Lockd\Internal\Signals;
 use Lockd\Lock;
+use Lockd\SessionState;
 use Symfony\Component\Lock\BlockingSharedLockStoreInterface;
 use Symfony\Component\Lock\BlockingStoreInterface;
 use Symfony\Component\Lock\Exception\ExceptionInterface;
@@ -32,7 +34,8 @@ use WeakMap;
  *
  * A lock has no time to live: it is held until it is released, or until its process or its
  * connection ends. After that `exists()` returns false, and so does `Lock::isAcquired()`, which
- * asks the server. A time to live that is given to a lock is ignored: refreshing the lock fails if
+ * asks the server. With the option `resume` it may outlive its connection; while it is in doubt, both
+ * return false, and all else throws. A time to live that is given to a lock is ignored: refreshing the lock fails if
  * it is not held any more, and otherwise does nothing.
  *
  * To the server, all keys of a store are one owner. Keys of one resource share the lock if they are
@@ -63,8 +66,8 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
      *     `lockd+unix:///PATH`, to which the store connects when it is first needed, and again when
      *     that connection is lost. The protocol is `message` (port 20934), not the server's text
      *     protocol `lockd`. After a `?` may follow, separated by `&` and percent-encoded: `wait=S`
-     *     as for {@see withWait()}, `owner=NAME` and `timeout=S` as for {@see Client::connect()},
-     *     `auth-token-file=FILE`, and with TLS `ca=FILE`, `cert=FILE` and `key=FILE`
+     *     as for {@see withWait()}, `owner=NAME`, `timeout=S` and `resume` as for
+     *     {@see Client::connect()}, `auth-token-file=FILE`, and with TLS `ca=FILE`, `cert=FILE` and `key=FILE`
      * @throws InvalidArgumentException
      */
     public function __construct(Client|string $client)
@@ -145,15 +148,12 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
         try {
             $lock->release();
         } catch (LockdException $e) {
-            throw new LockReleasingException(
-                "\"$key\" was already lost when it was to be released: {$e->getMessage()}",
-                0,
-                $e
-            );
+            $how = $e instanceof DoubtException ? 'was in doubt' : 'was already lost';
+            throw new LockReleasingException("\"$key\" $how when it was to be released: {$e->getMessage()}", 0, $e);
         }
     }
 
-    /** Whether this key holds the lock: asks the server. */
+    /** Whether this key holds the lock: asks the server. False in doubt. */
     public function exists(Key $key): bool
     {
         return ($this->locks[$key] ?? null)?->isHeld() === true;
@@ -162,7 +162,9 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
     public function putOffExpiration(Key $key, float $ttl): void
     {
         if (!$this->exists($key)) {
-            throw new LockConflictedException("\"$key\" is not held any more");
+            throw ($this->locks[$key] ?? null)?->state() === SessionState::InDoubt
+                ? new LockStorageException("it is in doubt whether \"$key\" is held")
+                : new LockConflictedException("\"$key\" is not held any more");
         }
     }
 

@@ -19,6 +19,9 @@ final class ActionSchedulerLimit
 {
     private const LOCK = 'action-scheduler';
 
+    /** How long to wait between two actions while the slot is in doubt, in seconds. */
+    private const DOUBT = 20.0;
+
     /** How many queues may run; 0: the hooks have not been added. */
     private int $queues = 0;
     private ?Lock $slot = null;
@@ -79,6 +82,6 @@ final class ActionSchedulerLimit
     /** A filter: after each action, whether the queue ends here. It does if its slot was lost. */
     private function mustStop(mixed $stop): mixed
     {
-        return $this->slot === null || $this->slot->isHeld() ? $stop : true;
+        return $this->slot === null || $this->slot->isHeld(self::DOUBT) ? $stop : true;
     }
 }

@@ -25,6 +25,9 @@ final class CronRun
 {
     private const LOCK = 'wp-cron';
 
+    /** How long to wait between two events while the lock is in doubt, in seconds. */
+    private const DOUBT = 20.0;
+
     private ?Lock $lock = null;
     /** @var list<string> the hooks of all events, due or not */
     private array $hooks = [];
@@ -125,7 +128,7 @@ final class CronRun
      */
     private function stopIfLost(mixed $value): mixed
     {
-        if ($this->lock === null || $this->isDuringAnEvent() || $this->lock->isHeld()) {
+        if ($this->lock === null || $this->isDuringAnEvent() || $this->lock->isHeld(self::DOUBT)) {
             return $value;
         }
         $this->lock = null;

@@ -139,27 +139,45 @@ final class Server
         return $process;
     }
 
-    /** Kills the server and starts another on the same addresses. */
-    public function restart(): void
+    /**
+     * Kills the server and starts another on the same addresses.
+     *
+     * @param list<string> $options
+     */
+    public function restart(array $options = []): void
     {
         $this->kill();
-        $this->startAgain();
+        $this->startAgain($options);
     }
 
-    /** Stops the server cleanly and starts another on the same addresses. */
-    public function restartCleanly(): void
+    /**
+     * Stops the server cleanly and starts another on the same addresses.
+     *
+     * @param list<string> $options
+     */
+    public function restartCleanly(array $options = []): void
+    {
+        $this->stop();
+        $this->startAgain($options);
+    }
+
+    /** Stops the server cleanly. */
+    public function stop(): void
     {
         $this->signal(SIGTERM);
         proc_close($this->process);
-        $this->startAgain();
     }
 
-    /** Starts a server on the addresses of the one that was killed. */
-    public function startAgain(): void
+    /**
+     * Starts a server on the addresses of the one that was killed.
+     *
+     * @param list<string> $options
+     */
+    public function startAgain(array $options = []): void
     {
         $listen = array_diff_key($this->addresses, ['unix' => '']);
         $this->addresses = [];
-        $this->start(array_values($listen), []);
+        $this->start(array_values($listen), $options);
     }
 
     private function signal(int $signal): void

@@ -1,0 +1,250 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Tests\Client;
+
+use Closure;
+use Lockd\Client;
+use Lockd\Exception\ConnectionLostException;
+use Lockd\Exception\DoubtException;
+use Lockd\Exception\LockdException;
+use Lockd\Lock;
+use Lockd\SessionState;
+use Lockd\Tests\Support\Child;
+use Lockd\Tests\Support\Deadline;
+use Lockd\Tests\Support\Server;
+use PHPUnit\Framework\TestCase;
+
+/** Sessions that resume, on a server that ends and comes back. */
+final class ResumeServedTest extends TestCase
+{
+    /** In seconds, for what must not fail because a machine is busy. */
+    private const LONG = 25.0;
+
+    private string $state;
+
+    protected function setUp(): void
+    {
+        $this->state = sys_get_temp_dir() . '/lockd-php-' . bin2hex(random_bytes(6));
+        mkdir($this->state, 0700);
+    }
+
+    protected function tearDown(): void
+    {
+        foreach (glob($this->state . '/*') ?: [] as $file) {
+            unlink($file);
+        }
+        rmdir($this->state);
+    }
+
+    /** @return iterable<string, array{Closure(Server): string}> */
+    public static function addresses(): iterable
+    {
+        yield 'TCP' => [static fn (Server $server): string => $server->tcp()];
+        yield 'a Unix socket' => [static fn (Server $server): string => $server->unix()];
+    }
+
+    /** @return list<string> the options of a server, but for its first start */
+    private function options(): array
+    {
+        // The shortest dead-peer timeout, because so long a server grants nothing that was killed before.
+        return ['--state-dir', $this->state, '--dead-peer-timeout', '12'];
+    }
+
+    private function server(): Server
+    {
+        return new Server([...$this->options(), '--first-start']);
+    }
+
+    private static function held(?Lock $lock): Lock
+    {
+        self::assertNotNull($lock);
+        return $lock;
+    }
+
+    /** A process that waits for a lock, and says so when it has it. */
+    private static function waiter(string $url, string $name): Child
+    {
+        return Child::start(static function (callable $say, callable $pause) use ($url, $name): void {
+            $client = Client::connect($url, 'waiter', 30.0, resume: true);
+            $say('waits');
+            $lock = $client->acquire($name, 60.0);
+            $say((string) $lock?->token());
+            $pause();
+            $lock?->release();
+        });
+    }
+
+    private static function waits(Client $client, string $name): void
+    {
+        Deadline::until('it waits', static fn (): bool => $client->inspect($name)->waiters === 1);
+    }
+
+    /**
+     * @dataProvider addresses
+     * @param Closure(Server): string $address
+     */
+    public function testAHolderKeepsItsLockWhenItsServerIsKilled(Closure $address): void
+    {
+        $server = $this->server();
+        $client = Client::connect($address($server), 'holder', 30.0, resume: true);
+        self::assertTrue($client->isResumable());
+        $lock = self::held($client->acquire('kept'));
+        $shared = self::held($client->acquire('shared', shared: true));
+        $limited = self::held($client->acquire("\xff limited", atMost: 4));
+        $token = $lock->token();
+        $waiter = self::waiter($address($server), 'kept');
+        self::assertSame('waits', $waiter->hear());
+        self::waits($client, 'kept');
+        $server->kill();
+        self::assertFalse($lock->isHeld());
+        self::assertSame(SessionState::InDoubt, $lock->state());
+        $server->startAgain($this->options());
+        self::assertSame(SessionState::Alive, $client->waitCertain(self::LONG));
+        foreach ([$lock, $shared, $limited] as $one) {
+            self::assertTrue($one->isHeld());
+        }
+        self::assertSame($token, $lock->token());
+        foreach ($client->list() as $listed) {
+            self::assertSame('holder', $listed->holders[0]->owner ?? 'nobody');
+        }
+        // The waiter has queued again by itself, and gets the lock after the holder only.
+        self::waits($client, 'kept');
+        self::assertTrue($lock->isHeld());
+        self::assertTrue($lock->release());
+        self::assertGreaterThan($token, (int) $waiter->hear());
+        $waiter->goOn();
+        self::assertSame('done', $waiter->hear());
+    }
+
+    public function testAHolderKeepsItsLockWhenItsServerIsStopped(): void
+    {
+        $server = $this->server();
+        $client = Client::connect($server->tcp() . '?resume', 'holder', 30.0);
+        $lock = self::held($client->acquire('kept'));
+        $waiter = self::waiter($server->tcp(), 'kept');
+        self::assertSame('waits', $waiter->hear());
+        self::waits($client, 'kept');
+        $server->stop();
+        self::assertFalse($client->stands());
+        $server->startAgain($this->options());
+        self::assertTrue($lock->isHeld(self::LONG));
+        // All who held something are back: the server grants again, without a grace.
+        self::assertTrue(self::held($client->acquire('another', self::LONG))->isHeld());
+        self::waits($client, 'kept');
+        self::assertTrue($lock->release());
+        self::assertGreaterThan($lock->token(), (int) $waiter->hear());
+        $waiter->goOn();
+        self::assertSame('done', $waiter->hear());
+    }
+
+    public function testWhatWasReleasedInDoubtIsFreeAfterwards(): void
+    {
+        $server = $this->server();
+        $client = Client::connect($server->tcp(), 'holder', 30.0, resume: true);
+        $lock = self::held($client->acquire('given up'));
+        $other = self::held($client->acquire('kept'));
+        $server->stop();
+        try {
+            $lock->release();
+            self::fail('a server that is gone cannot have confirmed the release');
+        } catch (DoubtException $e) {
+            self::assertStringContainsString('in doubt', $e->getMessage());
+        }
+        $server->startAgain($this->options());
+        self::assertTrue($other->isHeld(self::LONG));
+        self::assertFalse($client->inspect('given up')->isHeld());
+        self::assertTrue(self::held($client->acquire('given up', self::LONG))->isHeld());
+    }
+
+    public function testWithoutTheStateOfItsServerASessionIsLost(): void
+    {
+        $server = $this->server();
+        $client = Client::connect($server->tcp(), 'holder', 30.0, resume: true);
+        $lock = self::held($client->acquire('lost'));
+        $server->kill();
+        foreach (glob($this->state . '/*') ?: [] as $file) {
+            unlink($file);
+        }
+        $server->startAgain($this->options());
+        self::assertSame(SessionState::Lost, $lock->waitCertain(self::LONG));
+        $this->expectException(ConnectionLostException::class);
+        $lock->release();
+    }
+
+    public function testWithoutAStateDirectoryNothingResumes(): void
+    {
+        $server = new Server();
+        $client = Client::connect($server->tcp(), resume: true);
+        self::assertFalse($client->isResumable());
+        $lock = self::held($client->acquire('as ever'));
+        $server->restart();
+        self::assertSame([SessionState::Lost, false], [$client->state(), $lock->isHeld(self::LONG)]);
+        $this->expectException(ConnectionLostException::class);
+        $lock->release();
+    }
+
+    /** The end of a process is its word: others need not wait, although it could have resumed. */
+    public function testTheLocksOfAClientThatEndsAreFreeAtOnce(): void
+    {
+        $server = $this->server();
+        $observer = Client::connect($server->tcp(), null, 30.0);
+        foreach (['closed', 'destroyed', 'killed'] as $how) {
+            $child = Child::start(static function (callable $say, callable $pause) use ($server, $how): void {
+                $client = Client::connect($server->tcp(), $how, resume: true);
+                $lock = $client->acquire('ended');
+                $say((string) $lock?->isHeld());
+                $pause();
+                if ($how === 'closed') {
+                    $client->close();
+                } elseif ($how === 'destroyed') {
+                    unset($client, $lock);
+                }
+            });
+            self::assertSame('1', $child->hear());
+            $child->goOn();
+            // Much sooner than the server would give up a client that has vanished.
+            $lock = self::held($observer->acquire('ended', 8.0));
+            self::assertTrue($lock->release());
+        }
+    }
+
+    public function testASynchronizedCallSurvivesARestart(): void
+    {
+        $server = $this->server();
+        $client = Client::connect($server->tcp(), 'holder', 30.0, resume: true);
+        $result = $client->synchronized('work', function (Lock $lock) use ($server): string {
+            $server->restartCleanly($this->options());
+            return 'done';
+        });
+        self::assertSame('done', $result);
+        self::assertFalse($client->inspect('work')->isHeld());
+    }
+
+    public function testAPatientLockResumesFromItsGrantOn(): void
+    {
+        $server = $this->server();
+        $lock = self::held(Client::connectAndAcquire($server->tcp(), 'patient', self::LONG, resume: true));
+        $server->restartCleanly($this->options());
+        self::assertTrue($lock->isHeld(self::LONG));
+        self::assertTrue($lock->release());
+        // The connection has ended with the lock.
+        self::assertSame(SessionState::Lost, $lock->state());
+        self::assertNotNull(Client::connect($server->tcp())->acquire('patient', self::LONG));
+    }
+
+    public function testAWorkerThatLooksNowAndThenHoldsThroughManyRestarts(): void
+    {
+        $server = $this->server();
+        $client = Client::connect($server->tcp(), 'worker', 30.0, resume: true);
+        $lock = self::held($client->acquire('mailer'));
+        $token = $lock->token();
+        for ($restart = 0; $restart < 5; $restart++) {
+            $restart % 2 === 0 ? $server->restart($this->options()) : $server->restartCleanly($this->options());
+            self::assertTrue($lock->isHeld(self::LONG), "after restart $restart");
+            self::assertSame($token, $lock->token());
+        }
+        self::assertTrue($lock->release());
+    }
+}
