@@ -8,7 +8,6 @@ use Closure;
 use Lockd\Client;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\DoubtException;
-use Lockd\Exception\LockdException;
 use Lockd\Lock;
 use Lockd\SessionState;
 use Lockd\Tests\Support\Child;
@@ -22,39 +21,11 @@ final class ResumeServedTest extends TestCase
     /** In seconds, for what must not fail because a machine is busy. */
     private const LONG = 25.0;
 
-    private string $state;
-
-    protected function setUp(): void
-    {
-        $this->state = sys_get_temp_dir() . '/lockd-php-' . bin2hex(random_bytes(6));
-        mkdir($this->state, 0700);
-    }
-
-    protected function tearDown(): void
-    {
-        foreach (glob($this->state . '/*') ?: [] as $file) {
-            unlink($file);
-        }
-        rmdir($this->state);
-    }
-
     /** @return iterable<string, array{Closure(Server): string}> */
     public static function addresses(): iterable
     {
         yield 'TCP' => [static fn (Server $server): string => $server->tcp()];
         yield 'a Unix socket' => [static fn (Server $server): string => $server->unix()];
-    }
-
-    /** @return list<string> the options of a server, but for its first start */
-    private function options(): array
-    {
-        // The shortest dead-peer timeout, because so long a server grants nothing that was killed before.
-        return ['--state-dir', $this->state, '--dead-peer-timeout', '12'];
-    }
-
-    private function server(): Server
-    {
-        return new Server([...$this->options(), '--first-start']);
     }
 
     private static function held(?Lock $lock): Lock
@@ -87,7 +58,7 @@ final class ResumeServedTest extends TestCase
      */
     public function testAHolderKeepsItsLockWhenItsServerIsKilled(Closure $address): void
     {
-        $server = $this->server();
+        $server = new Server(remembers: true);
         $client = Client::connect($address($server), 'holder', 30.0, resume: true);
         self::assertTrue($client->isResumable());
         $lock = self::held($client->acquire('kept'));
@@ -100,7 +71,7 @@ final class ResumeServedTest extends TestCase
         $server->kill();
         self::assertFalse($lock->isHeld());
         self::assertSame(SessionState::InDoubt, $lock->state());
-        $server->startAgain($this->options());
+        $server->startAgain();
         self::assertSame(SessionState::Alive, $client->waitCertain(self::LONG));
         foreach ([$lock, $shared, $limited] as $one) {
             self::assertTrue($one->isHeld());
@@ -120,7 +91,7 @@ final class ResumeServedTest extends TestCase
 
     public function testAHolderKeepsItsLockWhenItsServerIsStopped(): void
     {
-        $server = $this->server();
+        $server = new Server(remembers: true);
         $client = Client::connect($server->tcp() . '?resume', 'holder', 30.0);
         $lock = self::held($client->acquire('kept'));
         $waiter = self::waiter($server->tcp(), 'kept');
@@ -128,7 +99,7 @@ final class ResumeServedTest extends TestCase
         self::waits($client, 'kept');
         $server->stop();
         self::assertFalse($client->stands());
-        $server->startAgain($this->options());
+        $server->startAgain();
         self::assertTrue($lock->isHeld(self::LONG));
         // All who held something are back: the server grants again, without a grace.
         self::assertTrue(self::held($client->acquire('another', self::LONG))->isHeld());
@@ -141,7 +112,7 @@ final class ResumeServedTest extends TestCase
 
     public function testWhatWasReleasedInDoubtIsFreeAfterwards(): void
     {
-        $server = $this->server();
+        $server = new Server(remembers: true);
         $client = Client::connect($server->tcp(), 'holder', 30.0, resume: true);
         $lock = self::held($client->acquire('given up'));
         $other = self::held($client->acquire('kept'));
@@ -152,7 +123,7 @@ final class ResumeServedTest extends TestCase
         } catch (DoubtException $e) {
             self::assertStringContainsString('in doubt', $e->getMessage());
         }
-        $server->startAgain($this->options());
+        $server->startAgain();
         self::assertTrue($other->isHeld(self::LONG));
         self::assertFalse($client->inspect('given up')->isHeld());
         self::assertTrue(self::held($client->acquire('given up', self::LONG))->isHeld());
@@ -160,14 +131,12 @@ final class ResumeServedTest extends TestCase
 
     public function testWithoutTheStateOfItsServerASessionIsLost(): void
     {
-        $server = $this->server();
+        $server = new Server(remembers: true);
         $client = Client::connect($server->tcp(), 'holder', 30.0, resume: true);
         $lock = self::held($client->acquire('lost'));
         $server->kill();
-        foreach (glob($this->state . '/*') ?: [] as $file) {
-            unlink($file);
-        }
-        $server->startAgain($this->options());
+        $server->forget();
+        $server->startAgain();
         self::assertSame(SessionState::Lost, $lock->waitCertain(self::LONG));
         $this->expectException(ConnectionLostException::class);
         $lock->release();
@@ -188,7 +157,7 @@ final class ResumeServedTest extends TestCase
     /** The end of a process is its word: others need not wait, although it could have resumed. */
     public function testTheLocksOfAClientThatEndsAreFreeAtOnce(): void
     {
-        $server = $this->server();
+        $server = new Server(remembers: true);
         $observer = Client::connect($server->tcp(), null, 30.0);
         foreach (['closed', 'destroyed', 'killed'] as $how) {
             $child = Child::start(static function (callable $say, callable $pause) use ($server, $how): void {
@@ -212,10 +181,10 @@ final class ResumeServedTest extends TestCase
 
     public function testASynchronizedCallSurvivesARestart(): void
     {
-        $server = $this->server();
+        $server = new Server(remembers: true);
         $client = Client::connect($server->tcp(), 'holder', 30.0, resume: true);
-        $result = $client->synchronized('work', function (Lock $lock) use ($server): string {
-            $server->restartCleanly($this->options());
+        $result = $client->synchronized('work', static function () use ($server): string {
+            $server->restartCleanly();
             return 'done';
         });
         self::assertSame('done', $result);
@@ -224,9 +193,9 @@ final class ResumeServedTest extends TestCase
 
     public function testAPatientLockResumesFromItsGrantOn(): void
     {
-        $server = $this->server();
+        $server = new Server(remembers: true);
         $lock = self::held(Client::connectAndAcquire($server->tcp(), 'patient', self::LONG, resume: true));
-        $server->restartCleanly($this->options());
+        $server->restartCleanly();
         self::assertTrue($lock->isHeld(self::LONG));
         self::assertTrue($lock->release());
         // The connection has ended with the lock.
@@ -236,12 +205,12 @@ final class ResumeServedTest extends TestCase
 
     public function testAWorkerThatLooksNowAndThenHoldsThroughManyRestarts(): void
     {
-        $server = $this->server();
+        $server = new Server(remembers: true);
         $client = Client::connect($server->tcp(), 'worker', 30.0, resume: true);
         $lock = self::held($client->acquire('mailer'));
         $token = $lock->token();
         for ($restart = 0; $restart < 5; $restart++) {
-            $restart % 2 === 0 ? $server->restart($this->options()) : $server->restartCleanly($this->options());
+            $restart % 2 === 0 ? $server->restart() : $server->restartCleanly();
             self::assertTrue($lock->isHeld(self::LONG), "after restart $restart");
             self::assertSame($token, $lock->token());
         }

@@ -21,15 +21,27 @@ final class Server
     /** @var array<string, string> the addresses that it listens on, by protocol */
     private array $addresses = [];
     private bool $paused = false;
+    /** @var list<string> options that it also has when it is started again */
+    private array $lasting = [];
 
-    /** @param list<string> $options further options of the program */
-    public function __construct(array $options = [])
+    /**
+     * @param list<string> $options further options of the program
+     * @param bool $remembers whether it has a state directory, so that sessions may resume
+     */
+    public function __construct(array $options = [], bool $remembers = false)
     {
         $this->owner = getmypid();
         $this->directory = sys_get_temp_dir() . '/lockd-php-' . bin2hex(random_bytes(6));
         mkdir($this->directory, 0700);
         $this->log = $this->directory . '/log';
-        $this->start(['message://127.0.0.1:0', 'lockd://127.0.0.1:0', 'glockd://127.0.0.1:0'], $options);
+        if ($remembers) {
+            mkdir($this->state(), 0700);
+            // The shortest dead-peer timeout: for so long it grants nothing if it was killed before.
+            $this->lasting = ['--state-dir', $this->state(), '--dead-peer-timeout', '12'];
+            $options[] = '--first-start';
+        }
+        $listen = ['message://127.0.0.1:0', 'lockd://127.0.0.1:0', 'glockd://127.0.0.1:0'];
+        $this->start($listen, [...$this->lasting, ...$options]);
     }
 
     /**
@@ -98,6 +110,18 @@ final class Server
         return $this->directory;
     }
 
+    /** The directory with what it remembers, if it does. */
+    private function state(): string
+    {
+        return $this->directory . '/state';
+    }
+
+    /** Deletes what it remembers, while it is not running. */
+    public function forget(): void
+    {
+        array_map('unlink', glob($this->state() . '/*') ?: []);
+    }
+
     public function log(): string
     {
         return (string) file_get_contents($this->log);
@@ -139,26 +163,18 @@ final class Server
         return $process;
     }
 
-    /**
-     * Kills the server and starts another on the same addresses.
-     *
-     * @param list<string> $options
-     */
-    public function restart(array $options = []): void
+    /** Kills the server and starts another on the same addresses. */
+    public function restart(): void
     {
         $this->kill();
-        $this->startAgain($options);
+        $this->startAgain();
     }
 
-    /**
-     * Stops the server cleanly and starts another on the same addresses.
-     *
-     * @param list<string> $options
-     */
-    public function restartCleanly(array $options = []): void
+    /** Stops the server cleanly and starts another on the same addresses. */
+    public function restartCleanly(): void
     {
         $this->stop();
-        $this->startAgain($options);
+        $this->startAgain();
     }
 
     /** Stops the server cleanly. */
@@ -168,16 +184,12 @@ final class Server
         proc_close($this->process);
     }
 
-    /**
-     * Starts a server on the addresses of the one that was killed.
-     *
-     * @param list<string> $options
-     */
-    public function startAgain(array $options = []): void
+    /** Starts a server on the addresses of the one that was killed. */
+    public function startAgain(): void
     {
         $listen = array_diff_key($this->addresses, ['unix' => '']);
         $this->addresses = [];
-        $this->start(array_values($listen), $options);
+        $this->start(array_values($listen), $this->lasting);
     }
 
     private function signal(int $signal): void
@@ -197,6 +209,8 @@ final class Server
             $this->signal(SIGTERM);
             proc_close($this->process);
         }
+        $this->forget();
+        @rmdir($this->state());
         foreach (glob($this->directory . '/*') ?: [] as $file) {
             @unlink($file);
         }

@@ -186,7 +186,7 @@ final class DsnTest extends TestCase
     /** @return list<array{string, string}> */
     public static function explained(): array
     {
-        $known = 'the options are owner, timeout, wait, auth-token-file, ca, cert, key';
+        $known = 'the options are owner, timeout, wait, resume, auth-token-file, ca, cert, key';
         return [
             ['lockd://localhost?ttl=5', "no option \"ttl\": $known"],
             ['lockd://localhost?auth_token_file=/secret', "no option \"auth_token_file\": $known"],

@@ -16,11 +16,15 @@ final class Run
     /** @var array<int, resource> */
     private array $pipes = [];
 
-    /** @param string $arguments `wp-cron`, `command` or `old-command`, and the command's options */
-    public function __construct(Server $server, string $database, string $arguments)
+    /**
+     * @param string $arguments `wp-cron`, `command` or `old-command`, and the command's options
+     * @param string $options what follows the server's address
+     */
+    public function __construct(Server $server, string $database, string $arguments, string $options = '')
     {
         $log = $server->directory() . '/errors';
-        $command = [PHP_BINARY, '-d', "error_log=$log", __DIR__ . '/run.php', $server->tcp(), $database];
+        $url = $server->tcp() . $options;
+        $command = [PHP_BINARY, '-d', "error_log=$log", __DIR__ . '/run.php', $url, $database];
         $streams = [['pipe', 'r'], ['pipe', 'w'], STDERR];
         $this->process = proc_open([...$command, ...explode(' ', $arguments)], $streams, $this->pipes)
             ?: throw new RuntimeException('cannot start PHP');
