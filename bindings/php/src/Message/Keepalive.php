@@ -57,7 +57,7 @@ final class Keepalive
         if (!function_exists('socket_import_stream') || !function_exists('socket_set_option')) {
             return false;
         }
-        $socket = socket_import_stream($stream);
+        $socket = Quietly::call(static fn () => socket_import_stream($stream));
         return $socket instanceof \Socket
             && socket_set_option($socket, SOL_SOCKET, SO_LINGER, ['l_onoff' => 1, 'l_linger' => 0]);
     }

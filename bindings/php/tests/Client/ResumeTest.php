@@ -154,7 +154,7 @@ final class ResumeTest extends TestCase
             $say($old->awaitEnd());
             $peer->awaitEnd();
         });
-        [$client, $lock] = self::holder($server, 0.3);
+        [$client, $lock] = self::holder($server, 2.0);
         self::assertSame('hangs', $server->hear());
         // The server does not answer in time.
         self::assertFalse($lock->isHeld());
@@ -335,13 +335,17 @@ final class ResumeTest extends TestCase
             $began = microtime(true);
             Deadline::until('the proof is old', static fn (): bool => microtime(true) - $began > 2.6);
             self::reset($peer, $say, $pause);
-            $accept();
-            $say('an attempt to resume');
+            $say($accept()->receive()['command']);
         });
         [$client, $lock] = self::holder($server);
         self::letReset($server);
         self::assertSame(SessionState::Lost, $lock->state());
         self::assertFalse($client->stands());
+        // It has not even tried to resume.
+        $next = stream_socket_client(substr($server->url, 0, -strlen('?resume')));
+        self::assertIsResource($next);
+        fwrite($next, FakeServer::frame(['command' => 'next']));
+        self::assertSame('next', $server->hear());
     }
 
     /** A program may be stopped for any time: that its proof is old says nothing by itself. */
@@ -603,6 +607,20 @@ final class ResumeTest extends TestCase
         self::assertTrue($lock->isHeld());
     }
 
+    public function testASessionThatHoldsNothingEndsItsOldConnection(): void
+    {
+        $server = ResumingServer::start(static function (callable $accept, callable $say): void {
+            $peer = $accept();
+            $peer->hello();
+            $say($peer->awaitEnd());
+        });
+        $client = Client::connect($server->url, null, 2.0);
+        // The server does not answer in time.
+        self::assertThrows(DoubtException::class, static fn () => $client->inspect('other'));
+        self::assertSame('ended', $server->hear());
+        self::assertSame(SessionState::InDoubt, $client->state());
+    }
+
     public function testWhileNoServerAnswersASessionThatHoldsNothingIsInDoubt(): void
     {
         $server = ResumingServer::start(static function (callable $accept, callable $say, callable $pause): void {
@@ -647,7 +665,7 @@ final class ResumeTest extends TestCase
             $say('asked');
             $say("{$old->awaitEnd()} {$peer->awaitEnd()}");
         });
-        [$client, $lock] = self::holder($server, 0.3);
+        [$client, $lock] = self::holder($server, 2.0);
         self::assertSame('hangs', $server->hear());
         self::assertFalse($lock->isHeld());
         self::assertSame(SessionState::InDoubt, $client->waitCertain(0.1));

@@ -11,6 +11,7 @@ use Lockd\Exception\LockdException;
 use Lockd\Laravel\HolderProcess;
 use Lockd\Laravel\LockdLockProvider;
 use Lockd\Laravel\SeparateLocks;
+use Lockd\SessionState;
 use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\Server;
 use PHPUnit\Framework\TestCase;
@@ -106,12 +107,11 @@ final class ResumeTest extends TestCase
         self::assertTrue($event->mutex->create($event));
         $this->server->restartCleanly();
         self::assertFalse($event->mutex->exists($event));
-        // Not from the session that a resumable client begins anew.
         $lock = Client::connectAndAcquire($this->server->tcp(), 'kept', 0.0, resume: true);
         self::assertNotNull($lock);
         $lock->keepForChildren();
-        $this->server->stop();
+        $this->server->restartCleanly();
         self::assertFalse($lock->isHeld(30.0));
-        self::assertSame(\Lockd\SessionState::Lost, $lock->state());
+        self::assertSame(SessionState::Lost, $lock->state());
     }
 }

@@ -16,6 +16,8 @@ final class FakePeer
     public function __construct(private $stream)
     {
         stream_set_timeout($stream, 30);
+        // What PHP has read in advance would be missing where the socket itself is looked at.
+        stream_set_read_buffer($stream, 0);
     }
 
     /** @return array<mixed> the next request */
@@ -96,12 +98,14 @@ final class FakePeer
         }
     }
 
-    /** Whether the client has neither ended nor reset the connection. */
+    /** Whether the client has neither ended nor reset the connection. Reads what has arrived. */
     public function isOpen(): bool
     {
         $socket = socket_import_stream($this->stream);
-        $bytes = @socket_recv($socket, $byte, 1, MSG_PEEK | MSG_DONTWAIT);
-        return $bytes === 1 || ($bytes === false && socket_last_error($socket) === SOCKET_EAGAIN);
+        do {
+            $bytes = @socket_recv($socket, $read, 65536, MSG_DONTWAIT);
+        } while ($bytes > 0);
+        return $bytes === false && socket_last_error($socket) === SOCKET_EAGAIN;
     }
 
     public function reset(): void
