@@ -21,7 +21,8 @@ final class Moment
 
     private static bool $hasUptime = true;
 
-    private function __construct(
+    /** What the clocks show, in seconds; the uptime is 0.0 where it is not known. */
+    public function __construct(
         private readonly float $monotonic,
         private readonly float $uptime,
         private readonly float $wall,

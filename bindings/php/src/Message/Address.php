@@ -123,7 +123,8 @@ final class Address
         $texts = [];
         foreach (self::parseList($urls) as $address) {
             $options = $address->isTcp ? explode('?', $address->url, 2)[1] ?? '' : '';
-            $options = array_diff(explode('&', $options), [self::RESUME, '']);
+            $options = array_filter(explode('&', $options), static fn (string $option): bool =>
+                $option !== self::RESUME && $option !== '');
             $options = implode('&', $resume ? [...$options, self::RESUME] : $options);
             $texts[] = $address->text . ($options === '' ? '' : "?$options");
         }

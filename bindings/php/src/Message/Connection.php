@@ -297,6 +297,7 @@ final class Connection implements Endable
      */
     public function renewProof(float $olderThan): void
     {
+        $this->flush();
         if ($this->ping !== null && $this->answer($this->ping) !== null) {
             $this->ping = null;
         }

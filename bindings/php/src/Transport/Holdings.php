@@ -77,7 +77,16 @@ final class Holdings
      */
     public function resumed(array $claimed): array
     {
-        $this->unconfirmed = array_intersect_key($this->unconfirmed, array_flip($claimed));
-        return array_map(static fn (int|string $name): string => (string) $name, array_keys($this->unconfirmed));
+        $givenUp = [];
+        foreach ($claimed as $name) {
+            if (isset($this->unconfirmed[$name])) {
+                $givenUp[] = $name;
+            }
+        }
+        $this->unconfirmed = [];
+        foreach ($givenUp as $name) {
+            $this->unconfirmed[$name] = true;
+        }
+        return $givenUp;
     }
 }

@@ -30,7 +30,7 @@ final class RequirementsTest extends TestCase
 
     public function testNoFunctionIsFoundMissingOnTheWay(): void
     {
-        $server = new Server();
+        $server = self::server();
         $classes = self::classes($server);
         $functions = self::functions();
         self::assertContains('stream_select', $functions);
@@ -47,7 +47,7 @@ final class RequirementsTest extends TestCase
 
     public function testAllMissingFunctionsAreNamed(): void
     {
-        $server = new Server();
+        $server = self::server();
         $classes = self::classes($server);
         // Whoever disables these need not give up locks.
         $unnecessary = 'proc_open,exec,set_time_limit,ini_set,getenv,gethostbynamel,pcntl_async_signals,getmypid';
@@ -58,7 +58,7 @@ final class RequirementsTest extends TestCase
 
     public function testWithoutAProcessIdAForkWouldGoUnnoticed(): void
     {
-        $server = new Server();
+        $server = self::server();
         $output = self::without('getmypid,posix_getpid', self::classes($server), $server);
         self::assertStringStartsWith(self::missing() . 'getmypid (', $output);
     }
@@ -81,6 +81,11 @@ final class RequirementsTest extends TestCase
     {
         $required = array_merge(...array_values((new ReflectionClass(Requirements::class))->getConstants()));
         self::assertSame([], array_diff($required, self::functions()));
+    }
+
+    private static function server(): Server
+    {
+        return new Server(['--allow-kick'], remembers: true);
     }
 
     private static function missing(): string

@@ -18,6 +18,16 @@ final class RetryPacerTest extends TestCase
         self::assertSame([0.5, 1.0], [$pacer->pause(10.0), $pacer->pause(0.0)]);
     }
 
+    public function testInDoubtThePausesAreShort(): void
+    {
+        $pacer = RetryPacer::forDoubt();
+        $longest = 0.05;
+        for ($attempt = 0; $attempt < 20; $attempt++) {
+            self::assertLessThanOrEqual($longest, $pacer->pause(0.0));
+            $longest = min(1.0, 2 * $longest);
+        }
+    }
+
     public function testAPauseIsThatPartOfTheLongestWhichTheRandomNumberSays(): void
     {
         $random = [0.0, 0.25, 0.5];

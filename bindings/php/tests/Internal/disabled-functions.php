@@ -14,6 +14,7 @@ use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\ConnectException;
 use Lockd\Message\MessageClient;
 use Lockd\Session\LockingSessionHandler;
+use Lockd\SessionState;
 
 $classes = require $argv[1];
 spl_autoload_register(static function (string $class) use ($classes): void {
@@ -88,7 +89,14 @@ try {
             $must($e->isAbsence, $e->getMessage());
         }
     }
-    $must(MessageClient::connect($argv[2])->rpc('ping') !== null, 'a command');
+    $commands = MessageClient::connect($argv[2]);
+    $must($commands->rpc('ping') !== null, 'a command');
+    $resuming = Client::connect($argv[2], 'resuming', resume: true);
+    $lock = $resuming->acquire("resumed \xff", atMost: 4);
+    $must($resuming->isResumable() && $lock?->isHeld() === true, 'a lock of a session that resumes');
+    // The server ends the connection, and then the session, when it is asked to resume it.
+    $must($commands->rpc('kick', ['name' => 'resuming'])['status'] === 'ok', 'a kick');
+    $must($lock->waitCertain(8.0) === SessionState::Lost && !$lock->isHeld(), 'a session that was ended');
     foreach ([new LockingSessionHandler($sessions, $argv[2], 0.01)] as $handler) {
         $id = $handler->create_sid();
         $must($handler->read($id) === '' && $handler->write($id, ''), 'a session');

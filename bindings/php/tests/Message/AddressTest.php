@@ -54,6 +54,40 @@ final class AddressTest extends TestCase
     }
 
     /**
+     * @testWith ["tcp://a:1", false, "tcp://a:1", "tcp://a:1?resume"]
+     *           ["tcp://a:1?resume", true, "tcp://a:1", "tcp://a:1?resume"]
+     *           ["message://a?auth-token-file=/s&resume", true, "message://a", "message://a?auth-token-file=/s&resume"]
+     *           ["tls://a?resume&ca=/c", true, "tls://a", "tls://a?ca=/c&resume"]
+     *           ["unix:/run/lockd.sock", false, "unix:/run/lockd.sock", "unix:/run/lockd.sock?resume"]
+     *           ["unix:///run/lockd.sock?resume", true, "unix:///run/lockd.sock", "unix:///run/lockd.sock?resume"]
+     */
+    public function testAnAddressMayAskForASessionThatResumes(string $text, bool $asks, string $key, string $on): void
+    {
+        $address = Address::parse($text);
+        self::assertSame([$asks, $key], [$address->resumes, $address->text]);
+        self::assertSame($text, Address::withResume($text, null));
+        self::assertSame($on, Address::withResume($text, true));
+        $off = Address::withResume("$text,tcp://another?resume", false);
+        self::assertStringNotContainsString('resume', $off);
+        self::assertSame([$key, 'tcp://another'], array_keys(Address::parseList($off)));
+        self::assertSame(Address::parse($key)->remote, $address->remote);
+    }
+
+    /**
+     * @testWith ["tcp://a?resume="]
+     *           ["tcp://a?resume=1"]
+     *           ["tcp://a?resume&"]
+     *           ["tcp://a?"]
+     *           ["tcp://a?resumes"]
+     */
+    public function testAnOptionThatIsNotKnownIsRefused(string $text): void
+    {
+        $this->expectException(InvalidArgumentException::class);
+        $this->expectExceptionMessage('?resume');
+        Address::parse($text);
+    }
+
+    /**
      * @testWith ["127.0.0.1:20934", "tcp://127.0.0.1:20934"]
      *           ["localhost", "tcp://localhost"]
      *           ["[::1]:7", "tcp://[::1]:7"]
