@@ -84,6 +84,34 @@ final class ReadmeTest extends TestCase
         self::assertGreaterThan(self::$performed['second'], self::$performed['third']);
     }
 
+    /** @return iterable<string> */
+    public static function batches(Server $server): iterable
+    {
+        yield 'first';
+        $server->restartCleanly();
+        yield 'second';
+        $server->restart();
+        yield 'third';
+    }
+
+    public static function import(string $batch): void
+    {
+        self::$performed[] = $batch;
+    }
+
+    public function testTheImportGoesOnAfterARestartOfTheServer(): void
+    {
+        $server = new Server(remembers: true);
+        self::$performed = [];
+        $example = strtr(Recipe::in('README.md', 'import($batch)'), [
+            'tcp://127.0.0.1:20934' => $server->tcp(),
+            'batches()' => '\\' . self::class . '::batches($server)',
+            'import($batch)' => '\\' . self::class . '::import($batch)',
+        ]);
+        eval($example);
+        self::assertSame(['first', 'second', 'third'], self::$performed);
+    }
+
     public function testTheExampleOfSessionsShowsThatTheServerIsDown(): void
     {
         $example = strtr(Recipe::in('README.md', 'session_set_save_handler('), ['10.0.0.1:20934' => '127.0.0.1:1']);
