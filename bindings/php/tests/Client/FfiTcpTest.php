@@ -7,7 +7,7 @@ namespace Lockd\Tests\Client;
 use Lockd\Client;
 use Lockd\Tests\Support\Server;
 
-final class FfiTcpTest extends ServedContract
+final class FfiTcpTest extends EndingContract
 {
     protected static function connect(string $url, ?string $owner, float $timeout): Client
     {

@@ -6,15 +6,12 @@ namespace Lockd\Tests\Client;
 
 use Lockd\Client;
 use Lockd\Exception\ConnectException;
-use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\ForkedException;
-use Lockd\Exception\LockdException;
-use Lockd\Exception\NotHeldException;
 use Lockd\Tests\Support\Child;
 use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\Server;
 
-/** The behaviour of a client of a server: with other processes, and when a connection ends. */
+/** The behaviour of a client of a server: with other processes, and when they end. */
 abstract class ServedContract extends LocksContract
 {
     private static ?Server $server = null;
@@ -31,7 +28,12 @@ abstract class ServedContract extends LocksContract
 
     protected static function server(): Server
     {
-        return self::$server ??= new Server();
+        return self::$server ??= static::newServer();
+    }
+
+    protected static function newServer(): Server
+    {
+        return new Server();
     }
 
     protected function setUp(): void
@@ -173,73 +175,6 @@ abstract class ServedContract extends LocksContract
         // The grandchild ends by itself, because its channel has ended.
         self::assertTrue(static::client()->acquire('outlived', 30.0)?->isHeld());
         self::assertGreaterThan(0, $grandchild);
-    }
-
-    public function testNoCallReportsSuccessAfterTheServerIsGone(): void
-    {
-        $server = self::server();
-        [$a, $b] = [static::client(), static::client()];
-        $locks = [$a->acquire('lost'), $a->acquire('lost/shared', null, true)];
-        $server->restart();
-        $calls = [
-            fn () => $a->synchronized('lost/2', fn () => self::fail('the body ran')),
-            fn () => $a->acquire('lost/2', 0.0),
-            fn () => $a->acquire('lost', 0.0),
-            fn () => $a->inspect('lost'),
-            fn () => [...$a->list()],
-            fn () => $locks[0]?->release(),
-            fn () => $locks[1]?->convert(false),
-        ];
-        foreach ($calls as $call) {
-            try {
-                $call();
-                self::fail('a call on a lost connection succeeded');
-            } catch (ConnectionLostException $e) {
-                self::assertNotSame('', $e->getMessage());
-            }
-        }
-        foreach ($locks as $lock) {
-            self::assertFalse($lock?->isHeld());
-        }
-        // The release has told of the loss; what comes after it must not speak of a release.
-        self::assertFalse($locks[0]?->release());
-        try {
-            $locks[0]->convert(true);
-            self::fail('a lost lock was converted');
-        } catch (NotHeldException $e) {
-            self::assertSame('"lost" was lost', $e->getMessage());
-        }
-        self::assertFalse($a->stands());
-        self::assertFalse($b->stands());
-        // A new client is a new owner of locks.
-        self::assertTrue(static::client()->acquire('lost', 0.0)?->isHeld());
-    }
-
-    public function testSynchronizedThrowsIfTheLockIsLostWhileTheBodyRuns(): void
-    {
-        $client = static::client();
-        $this->expectException(ConnectionLostException::class);
-        $client->synchronized('under', function (): string {
-            self::server()->restart();
-            return 'done';
-        });
-    }
-
-    public function testAWaitEndsWhenTheServerEnds(): void
-    {
-        $held = static::client()->acquire('ending');
-        $child = Child::start(function (callable $say): void {
-            try {
-                $say(static::client()->acquire('ending', null) === null ? 'busy' : 'granted');
-            } catch (LockdException $e) {
-                $say($e instanceof ConnectionLostException ? 'lost' : get_class($e));
-            }
-        });
-        $watcher = static::client();
-        Deadline::until('the child waits', fn (): bool => $watcher->inspect('ending')->waiters === 1);
-        self::server()->restart();
-        self::assertSame('lost', $child->hear());
-        self::assertFalse($held?->isHeld());
     }
 
     public function testConnectingWithoutALockdServerThrows(): void

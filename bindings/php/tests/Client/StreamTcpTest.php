@@ -7,7 +7,7 @@ namespace Lockd\Tests\Client;
 use Lockd\Client;
 use Lockd\Tests\Support\Server;
 
-final class StreamTcpTest extends ServedContract
+final class StreamTcpTest extends EndingContract
 {
     protected static function connect(string $url, ?string $owner, float $timeout): Client
     {

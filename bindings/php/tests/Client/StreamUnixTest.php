@@ -7,7 +7,7 @@ namespace Lockd\Tests\Client;
 use Lockd\Client;
 use Lockd\Tests\Support\Server;
 
-final class StreamUnixTest extends ServedContract
+final class StreamUnixTest extends EndingContract
 {
     protected static function connect(string $url, ?string $owner, float $timeout): Client
     {
