@@ -141,7 +141,9 @@ final class Connection implements Endable
     /** The server's address in numbers, or the path, in the form that PHP's streams take. */
     public function remote(): string
     {
-        return $this->address->isTcp
+        $needsResolver = $this->address->isTcp
+            && preg_match('#^tcp://(?:\[|\d+\.\d+\.\d+\.\d+:)#', $this->address->remote) !== 1;
+        return $needsResolver
             ? 'tcp://' . stream_socket_get_name($this->stream(), true)
             : $this->address->remote;
     }

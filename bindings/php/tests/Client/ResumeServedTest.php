@@ -9,10 +9,12 @@ use Lockd\Client;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\DoubtException;
 use Lockd\Lock;
+use Lockd\Message\Rendezvous;
 use Lockd\SessionState;
 use Lockd\Tests\Support\Child;
 use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\Server;
+use Lockd\WaitEvent;
 use PHPUnit\Framework\TestCase;
 
 /** Sessions that resume, on a server that ends and comes back. */
@@ -201,6 +203,64 @@ final class ResumeServedTest extends TestCase
         // The connection has ended with the lock.
         self::assertSame(SessionState::Lost, $lock->state());
         self::assertNotNull(Client::connect($server->tcp())->acquire('patient', self::LONG));
+    }
+
+    public function testTheEndOfOneServerIsNoDoubtAboutTheOthers(): void
+    {
+        $servers = [new Server(remembers: true), new Server(remembers: true)];
+        $urls = array_map(static fn (Server $server): string => $server->tcp(), $servers);
+        $client = Client::connect(implode(',', $urls), null, 30.0, resume: true);
+        $locks = [null, null];
+        for ($number = 1; in_array(null, $locks, true); $number++) {
+            $at = array_search(Rendezvous::choose($urls, "name/$number"), $urls, true);
+            $locks[$at] ??= self::held($client->acquire("name/$number"));
+        }
+        $servers[1]->stop();
+        self::assertSame([true, false], [$locks[0]->isHeld(), $locks[1]->isHeld()]);
+        self::assertSame(
+            [SessionState::Alive, SessionState::InDoubt, SessionState::InDoubt],
+            [$locks[0]->state(), $locks[1]->state(), $client->state()],
+        );
+        $servers[1]->startAgain();
+        self::assertSame(SessionState::Alive, $client->waitCertain(self::LONG));
+        self::assertSame([true, true], [$locks[0]->isHeld(), $locks[1]->isHeld()]);
+        // Without a lock on it, the end of a server does not matter.
+        self::assertTrue($locks[0]->release());
+        $servers[0]->stop();
+        self::assertSame(SessionState::Alive, $client->state());
+        $servers[1]->kill();
+        self::assertSame(SessionState::InDoubt, $client->waitCertain(0.1));
+    }
+
+    /** A host's name is not resolved again in doubt: a resolver may take any time. */
+    public function testANameOfAHostIsResolvedOnce(): void
+    {
+        $server = new Server(remembers: true);
+        $client = Client::connect("tcp://localhost:{$server->port()}", null, 30.0, resume: true);
+        $lock = self::held($client->acquire('kept'));
+        $server->restartCleanly();
+        self::assertTrue($lock->isHeld(self::LONG));
+    }
+
+    public function testAPatientWaitIsToldOfARestart(): void
+    {
+        $server = new Server(remembers: true);
+        $holder = Client::connect($server->tcp(), 'holder', 30.0, resume: true);
+        $held = self::held($holder->acquire('patient'));
+        $events = [];
+        $onWait = static function (WaitEvent $event) use (&$events, $server, $held): void {
+            $events[] = $event;
+            if ($events === [WaitEvent::Waiting]) {
+                $server->restartCleanly();
+                self::assertTrue($held->isHeld(self::LONG));
+            } elseif ($event === WaitEvent::Waiting) {
+                $held->release();
+            }
+        };
+        $lock = Client::connectAndAcquire($server->tcp(), 'patient', 30.0, onWait: $onWait, resume: true);
+        self::assertTrue($lock?->isHeld());
+        self::assertContains(WaitEvent::NoServer, $events);
+        self::assertSame(WaitEvent::Waiting, end($events));
     }
 
     public function testAWorkerThatLooksNowAndThenHoldsThroughManyRestarts(): void
