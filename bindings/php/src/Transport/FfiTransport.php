@@ -11,6 +11,7 @@ use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\DeadlockException;
+use Lockd\Exception\DoubtException;
 use Lockd\Exception\ForkedException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LibraryException;
@@ -57,9 +58,14 @@ final class FfiTransport implements Transport, Endable
 
     /**
      * @param ?string $server the address of the only server; null: there are several, or none
+     * @param bool $beginsAnew whether the session may connect again by itself while it holds nothing
      */
-    private function __construct(private readonly FFI $c, CData $session, private readonly ?string $server = null)
-    {
+    private function __construct(
+        private readonly FFI $c,
+        CData $session,
+        private readonly ?string $server = null,
+        private readonly bool $beginsAnew = true,
+    ) {
         $this->session = $session;
         Process::opened($this);
     }
@@ -76,25 +82,31 @@ final class FfiTransport implements Transport, Endable
 
     /**
      * Connects to this server only, for names that belong to it. On names of other servers nothing
-     * must be asked here, because on this server those names are other locks.
+     * must be asked here, because on this server those names are other locks. If it holds nothing,
+     * it is lost when its connection ends.
      *
      * @throws ConnectException
      * @throws LibraryException
      */
     public static function connectToOne(Address $address, ?string $owner, float $within): self
     {
-        return self::open($address->url, $address->text, $owner, $within);
+        return self::open($address->url, $address->text, $owner, $within, false);
     }
 
-    private static function open(string $urls, ?string $server, ?string $owner, float $timeout): self
-    {
+    private static function open(
+        string $urls,
+        ?string $server,
+        ?string $owner,
+        float $timeout,
+        bool $beginsAnew = true,
+    ): self {
         $c = Library::get();
         $session = $c->lock_connect($urls, $owner, self::milliseconds(Deadline::in($timeout)->remaining()));
         if ($session === null) {
             $detail = (string) $c->lock_last_error();
             throw new ConnectException($detail, isAbsence: Absence::isInText($detail));
         }
-        return new self($c, $session, $server);
+        return new self($c, $session, $server, $beginsAnew);
     }
 
     /** @throws LibraryException */
@@ -107,21 +119,10 @@ final class FfiTransport implements Transport, Endable
 
     public function acquire(string $name, Mode $mode, Deadline $deadline): ?Grant
     {
-        $number = $this->number($mode);
         $token = $this->c->new('uint64_t');
-        // Nearly always the lock is free: then one call returns the grant and its token.
-        do {
-            $status = $this->c->lock_acquire($this->session, $name, $number, 0, FFI::addr($token));
-        } while ($status === $this->c->LOCK_INTERRUPTED);
-        if ($status === $this->c->LOCK_TIMEOUT && $deadline->isOver()) {
-            return null;
-        }
-        // An attempt that does not wait may be refused where a request in the queue is granted in
-        // its turn.
-        if (in_array($status, [$this->c->LOCK_TIMEOUT, $this->c->LOCK_REFUSED], true) && !$deadline->isOver()) {
-            $status = $this->c->lock_enqueue($this->session, $name, $number);
-            $giveUp = fn () => $this->c->lock_release($this->session, $name);
-            $status = $this->await($status, $name, $deadline, $giveUp, $token);
+        $status = $this->again($deadline, fn (): int => $this->request($name, $mode, $deadline, $token));
+        if ($status === $this->c->LOCK_DOUBT && !$this->beginsAnew) {
+            throw new ConnectionLostException((string) $this->c->lock_last_error());
         }
         return match ($status) {
             $this->c->LOCK_OK => new Grant($token->cdata ?: $this->token($name), null),
@@ -130,9 +131,50 @@ final class FfiTransport implements Transport, Endable
         };
     }
 
+    /** Asks for a lock once: without waiting, and then, if that is not enough, in the queue. */
+    private function request(string $name, Mode $mode, Deadline $deadline, CData $token): int
+    {
+        $number = $this->number($mode);
+        // Nearly always the lock is free: then one call returns the grant and its token.
+        do {
+            $status = $this->c->lock_acquire($this->session, $name, $number, 0, FFI::addr($token));
+        } while ($status === $this->c->LOCK_INTERRUPTED);
+        // An attempt that does not wait may be refused where a request in the queue is granted in
+        // its turn.
+        if (in_array($status, [$this->c->LOCK_TIMEOUT, $this->c->LOCK_REFUSED], true) && !$deadline->isOver()) {
+            $status = $this->c->lock_enqueue($this->session, $name, $number);
+            $giveUp = fn () => $this->c->lock_release($this->session, $name);
+            $status = $this->await($status, $name, $deadline, $giveUp, $token);
+        }
+        return $status;
+    }
+
+    /**
+     * Asks, and again whenever the session is not in doubt any more, until the time limit is over.
+     *
+     * @param callable(): int $ask
+     * @return int LOCK_DOUBT only if it is still in doubt then
+     */
+    private function again(Deadline $deadline, callable $ask): int
+    {
+        while (true) {
+            $status = $ask();
+            if ($status !== $this->c->LOCK_DOUBT || $deadline->isOver() || !$this->beginsAnew) {
+                return $status;
+            }
+            $this->waitCertain([], $deadline);
+        }
+    }
+
     public function convert(string $name, Mode $from, Mode $to, Deadline $deadline): ?Grant
     {
-        $status = $this->c->lock_enqueue_convert($this->session, $name, $this->number($to));
+        $enqueue = fn (): int => $this->c->lock_enqueue_convert($this->session, $name, $this->number($to));
+        $widens = $to->allowsAsManyAs($from);
+        $status = $widens ? $enqueue() : $this->again($deadline, $enqueue);
+        if ($widens && $status === $this->c->LOCK_DOUBT) {
+            // The library does not say whether the request was under way.
+            throw new DoubtException((string) $this->c->lock_last_error(), wasUnderWay: true);
+        }
         $giveUp = function () use ($name, $from): void {
             $this->c->lock_cancel($this->session);
             if ($this->c->lock_wait($this->session, $name, 0, null) === $this->c->LOCK_OK) {
@@ -160,13 +202,21 @@ final class FfiTransport implements Transport, Endable
             // The server hangs: the request is in no queue.
             throw $this->failure($status, $name);
         }
+        if ($status === $this->c->LOCK_DOUBT) {
+            // So is this one.
+            return $status;
+        }
         $goOn = [$this->c->LOCK_PENDING, $this->c->LOCK_TIMEOUT, $this->c->LOCK_INTERRUPTED];
+        if ($this->beginsAnew) {
+            // The library queues again by itself.
+            $goOn[] = $this->c->LOCK_DOUBT;
+        }
         try {
             while (in_array($status, $goOn, true)) {
                 Signals::dispatch();
                 if ($deadline->isOver()) {
                     $giveUp();
-                    return $this->c->LOCK_TIMEOUT;
+                    return $status === $this->c->LOCK_DOUBT ? $status : $this->c->LOCK_TIMEOUT;
                 }
                 $slice = min(self::SLICE, self::milliseconds($deadline->remaining()));
                 $status = $this->c->lock_wait($this->session, $name, $slice, FFI::addr($token));
@@ -193,7 +243,7 @@ final class FfiTransport implements Transport, Endable
     {
         try {
             return $this->look($name)->held;
-        } catch (ConnectionLostException | RefusedException | TimeoutException) {
+        } catch (ConnectionLostException | DoubtException | RefusedException | TimeoutException) {
             return false;
         }
     }
@@ -252,18 +302,29 @@ final class FfiTransport implements Transport, Endable
         // The library itself knows which servers the names belong to.
         return match ($this->session === null ? null : $this->c->lock_check($this->session)) {
             $this->c->LOCK_OK => SessionState::Alive,
+            $this->c->LOCK_DOUBT => SessionState::InDoubt,
             default => SessionState::Lost,
         };
     }
 
     public function waitCertain(array $names, Deadline $deadline): SessionState
     {
-        return $this->state($names);
+        $state = $this->state($names);
+        while ($state === SessionState::InDoubt && !$deadline->isOver()) {
+            Signals::dispatch();
+            // A handler may have closed it.
+            if ($this->session !== null) {
+                $slice = min(self::SLICE, self::milliseconds($deadline->remaining()));
+                $this->c->lock_wait_certain($this->session, $slice);
+            }
+            $state = $this->state($names);
+        }
+        return $state;
     }
 
     public function isResumable(): bool
     {
-        return false;
+        return $this->session !== null && $this->c->lock_resumable($this->session) === 1;
     }
 
     public function hasEnded(): bool
@@ -361,6 +422,7 @@ final class FfiTransport implements Transport, Endable
         }
         return match ($status) {
             $this->c->LOCK_LOST, $this->c->LOCK_IO => new ConnectionLostException($this->end ?? $detail),
+            $this->c->LOCK_DOUBT => new DoubtException($detail),
             $this->c->LOCK_FORKED => new ForkedException($detail),
             $this->c->LOCK_DEADLOCK => new DeadlockException("waiting for \"$name\" would be a deadlock: $detail"),
             $this->c->LOCK_ALREADY_HELD, $this->c->LOCK_PENDING => new AlreadyHeldException($detail),
