@@ -231,6 +231,10 @@ final class FfiTransport implements Transport, Endable
 
     public function release(string $name): bool
     {
+        if ($this->session !== null && $this->isResumable()) {
+            // If the connection has ended already, the release does not wait for what follows.
+            $this->c->lock_check($this->session);
+        }
         $status = $this->c->lock_release($this->session, $name);
         return match ($status) {
             $this->c->LOCK_OK => true,
