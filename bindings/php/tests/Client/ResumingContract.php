@@ -7,14 +7,17 @@ namespace Lockd\Tests\Client;
 use Lockd\Client;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\DoubtException;
+use Lockd\Exception\LockdException;
 use Lockd\Lock;
 use Lockd\Message\Rendezvous;
 use Lockd\SessionState;
 use Lockd\Tests\Support\Child;
 use Lockd\Tests\Support\Deadline;
+use Lockd\Tests\Support\Meanwhile;
 use Lockd\Tests\Support\Server;
 use Lockd\WaitEvent;
 use PHPUnit\Framework\TestCase;
+use RuntimeException;
 
 /** Sessions that resume, on a server that ends and comes back. Subclasses supply the transport. */
 abstract class ResumingContract extends TestCase
@@ -106,6 +109,80 @@ abstract class ResumingContract extends TestCase
         self::assertGreaterThan($lock->token(), (int) $waiter->hear());
         $waiter->goOn();
         self::assertSame('done', $waiter->hear());
+    }
+
+    public function testInDoubtNoCallSaysYes(): void
+    {
+        $server = new Server(remembers: true);
+        $client = static::connect(static::url($server), 'holder');
+        $lock = self::held($client->acquire('held'));
+        $shared = self::held($client->acquire('shared', shared: true));
+        $server->stop();
+        self::assertSame([false, false], [$client->stands(), $lock->isHeld()]);
+        self::assertSame([SessionState::InDoubt, SessionState::InDoubt], [$client->state(), $lock->waitCertain(0.1)]);
+        $calls = [
+            static fn () => $client->acquire('other'),
+            static fn () => $client->acquire('other', 0.2),
+            static fn () => $client->acquire('held', 0.2),
+            static fn () => $client->synchronized('other', static fn () => self::fail('the body ran'), 0.2),
+            static fn () => $client->inspect('held'),
+            static fn () => [...$client->list()],
+            static fn () => $lock->convert(atMost: 4),
+            static fn () => $shared->makeExclusive(),
+            static fn () => $shared->makeExclusive(0.2),
+        ];
+        foreach ($calls as $at => $call) {
+            try {
+                self::fail("call $at says: " . var_export($call(), true));
+            } catch (LockdException $e) {
+                self::assertInstanceOf(DoubtException::class, $e, "call $at: {$e->getMessage()}");
+                self::assertStringContainsString('in doubt', $e->getMessage());
+            }
+        }
+        $server->startAgain();
+        self::assertSame(SessionState::Alive, $client->waitCertain(self::LONG));
+        self::assertSame([true, true], [$lock->isHeld(), $shared->isHeld()]);
+        self::assertTrue($shared->makeExclusive(self::LONG));
+        self::assertNotNull($client->acquire('other', self::LONG));
+    }
+
+    public function testAHandlerThatThrowsEndsAWaitForCertainty(): void
+    {
+        $server = new Server(remembers: true);
+        $client = static::connect(static::url($server), 'holder');
+        $lock = self::held($client->acquire('held'));
+        $server->stop();
+        $calls = [
+            static fn () => $client->waitCertain(self::LONG),
+            static fn () => $client->acquire('other', self::LONG),
+        ];
+        foreach ($calls as $call) {
+            $meanwhile = Meanwhile::does(static fn () => throw new RuntimeException('enough'));
+            try {
+                $call();
+                self::fail('the handler\'s exception is lost');
+            } catch (RuntimeException $e) {
+                self::assertSame('enough', $e->getMessage());
+            }
+            unset($meanwhile);
+        }
+        $server->startAgain();
+        self::assertTrue($lock->isHeld(self::LONG));
+    }
+
+    public function testAWaitBeginsAnewWithoutAnythingToResume(): void
+    {
+        $server = new Server(remembers: true);
+        $client = static::connect(static::url($server), 'waiter');
+        $server->kill();
+        try {
+            self::fail('there is no server, but: ' . var_export($client->acquire('anew'), true));
+        } catch (DoubtException) {
+            self::assertSame(SessionState::InDoubt, $client->state());
+        }
+        $server->startAgain();
+        // After the grace.
+        self::assertTrue($client->acquire('anew', self::LONG)?->isHeld());
     }
 
     public function testWhatWasReleasedInDoubtIsFreeAfterwards(): void
