@@ -20,6 +20,8 @@ use Lockd\Message\Connection;
 final class Reconnection
 {
     private ?Attempt $attempt = null;
+    /** False if another protocol was spoken at the last attempt. */
+    private bool $speaksMessage = true;
     private Deadline $pause;
     /** @var list<Connection> of attempts that were given up and must stay open */
     private array $kept = [];
@@ -54,6 +56,7 @@ final class Reconnection
             $this->attempt ??= $this->begin($begin());
             return $this->attempt->step($request) ? $this->attempt : null;
         } catch (ConnectionLostException | ConnectException $e) {
+            $this->speaksMessage = $this->attempt?->connection->speaksMessage() ?? true;
             $this->retry($this->attempt?->connection->whyOver() ?? $e->getMessage());
             return null;
         }
@@ -88,6 +91,12 @@ final class Reconnection
         } else {
             usleep((int) ceil(min($seconds, $this->pause->remaining()) * 1e6));
         }
+    }
+
+    /** False if another protocol was spoken at the last attempt. */
+    public function speaksMessage(): bool
+    {
+        return $this->speaksMessage;
     }
 
     /** Why there is no connection. */

@@ -289,6 +289,9 @@ final class ServerSession
         }
         // After the answer was read: one that came too late changes nothing.
         $this->mustNotBeTooLate($this->reconnection?->reason() ?? '');
+        if ($this->proof === null && $this->reconnection?->speaksMessage() === false) {
+            throw $this->lose($this->reconnection->reason());
+        }
         if ($attempt === null) {
             return null;
         }

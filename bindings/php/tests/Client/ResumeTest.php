@@ -638,21 +638,37 @@ final class ResumeTest extends TestCase
         self::assertSame(SessionState::InDoubt, $client->state());
     }
 
-    public function testASessionThatHoldsNothingIsLostIfTheServerRefusesItForGood(): void
+    /** @return iterable<string, array{array<mixed>|string, string}> */
+    public static function refusals(): iterable
     {
-        $server = ResumingServer::start(static function (callable $accept, callable $say, callable $pause): void {
+        yield 'a secret' => [['status' => 'refused', 'reason' => 'a wrong secret'], 'a wrong secret'];
+        yield 'no server of locks' => [['status' => 'unknown', 'command' => 'hello'], 'is not lockd'];
+        yield 'another protocol' => ["HTTP/1.0 400 Bad Request\r\n\r\n", 'HTTP'];
+    }
+
+    /**
+     * @dataProvider refusals
+     * @param array<mixed>|string $refusal
+     */
+    public function testASessionThatHoldsNothingIsLostIfTheServerRefusesItForGood(
+        array|string $refusal,
+        string $why,
+    ): void {
+        $serve = static function (callable $accept, callable $say, callable $pause) use ($refusal): void {
             $peer = $accept();
             $peer->hello();
             $peer->receive();
             self::reset($peer, $say, $pause);
             $peer = $accept();
-            $peer->answer($peer->expect('hello'), ['status' => 'refused', 'reason' => 'a wrong secret']);
+            $hello = $peer->expect('hello');
+            is_string($refusal) ? $peer->send($refusal) : $peer->answer($hello, $refusal);
             $peer->close();
-        });
+        };
+        $server = ResumingServer::start($serve);
         $client = Client::connect($server->url, 'me', 30.0);
         self::assertSame(SessionState::Lost, self::stateAfterReset($server, $client));
         $e = self::assertThrows(ConnectionLostException::class, static fn () => $client->acquire('other', 30.0));
-        self::assertStringContainsString('a wrong secret', $e->getMessage());
+        self::assertStringContainsString($why, $e->getMessage());
     }
 
     public function testClosingInDoubtIsTheClientsWordOnAllItsConnections(): void

@@ -51,7 +51,13 @@ final class FakePeer
      */
     public function answer(array $request, array $result): void
     {
-        @fwrite($this->stream, FakeServer::frame(['id' => $request['id'], 'result' => $result]));
+        $this->send(FakeServer::frame(['id' => $request['id'], 'result' => $result]));
+    }
+
+    public function send(string $bytes): void
+    {
+        // The client may have ended the connection.
+        @fwrite($this->stream, $bytes);
     }
 
     /**
