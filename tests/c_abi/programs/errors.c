@@ -5,7 +5,7 @@
 #include "sessions.h"
 
 static void every_status_has_its_own_text(void) {
-    for (int i = LOCK_OK; i <= LOCK_INTERNAL; i++) {
+    for (int i = LOCK_OK; i <= LOCK_DOUBT; i++) {
         const char *text = lock_strerror(i);
         CHECK(text[0] != 0 && text == lock_strerror(i));
         CHECK(strcmp(text, lock_strerror(-1)) != 0);
@@ -16,7 +16,7 @@ static void every_status_has_its_own_text(void) {
 }
 
 static void other_numbers_are_no_status(void) {
-    static const int OTHERS[] = {-1, LOCK_INTERNAL + 1, 255, -LOCK_DEADLOCK, INT_MAX, INT_MIN};
+    static const int OTHERS[] = {-1, LOCK_DOUBT + 1, 255, -LOCK_DEADLOCK, INT_MAX, INT_MIN};
     for (size_t i = 0; i < sizeof OTHERS / sizeof *OTHERS; i++) {
         CHECK(strstr(lock_strerror(OTHERS[i]), "no status"));
     }
