@@ -4,6 +4,7 @@
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -285,4 +286,72 @@ fn while_it_is_in_doubt_the_session_stops_being_readable_and_is_again_when_that_
     assert!(is_readable(fd(), Duration::ZERO), "doubt has ended");
     assert_eq!(holder.state(), SessionState::Alive);
     assert!(!is_readable(fd(), Duration::ZERO));
+}
+
+/// What is said to be held by a session is held by no other, whatever becomes of its connections.
+#[test]
+fn sessions_whose_connections_are_reset_all_the_time_exclude_each_other() {
+    const SESSIONS: usize = 6;
+    const ROUNDS: usize = 60;
+    let runs = Runs::at_a_port();
+    let proxy = Proxy::to(&runs.url);
+    let url = format!("{}?resume", proxy.url);
+    let in_use = [AtomicBool::new(false), AtomicBool::new(false)];
+    let [working, rounds, resumes] = [SESSIONS, 0, 0].map(AtomicUsize::new);
+    thread::scope(|scope| {
+        for number in 0..SESSIONS {
+            let (url, in_use, working, rounds, resumes) = (&url, &in_use, &working, &rounds, &resumes);
+            scope.spawn(move || {
+                // Through a reset during the handshake, too.
+                let session = loop {
+                    match Session::connect(url, None, SOON) {
+                        Ok(session) => break session,
+                        Err(error) => assert!(error.kind().is_absence(), "{error}"),
+                    }
+                };
+                // So that it is resumed whenever its connection ends, and what it was granted unread is
+                // freed at once.
+                session.acquire(format!("own/{number}").as_bytes(), Mode::Exclusive, None).unwrap();
+                let names = [b"0", b"1"];
+                for round in 0..ROUNDS {
+                    let name = (number + round) % 2;
+                    let token = session.acquire(names[name], Mode::Exclusive, None).unwrap().token;
+                    assert!(!in_use[name].swap(true, SeqCst), "two holders of {name}");
+                    if round % 3 == 0 {
+                        assert_eq!(session.wait_certain(None), SessionState::Alive);
+                        let held = session.held(names[name]);
+                        assert!(matches!(&held, Ok(Some(held)) if held.token == token) || is_doubt(&held));
+                    }
+                    in_use[name].store(false, SeqCst);
+                    rounds.fetch_add(1, SeqCst);
+                    match session.release(names[name]) {
+                        Ok(_) | Err(ReleaseError::Doubt(_)) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                resumes.fetch_add(usize::try_from(session.resumes()).unwrap(), SeqCst);
+                working.fetch_sub(1, SeqCst);
+            });
+        }
+        // Every few rounds, so that whatever hangs is not freed by the next reset.
+        let mut next = 10;
+        let deadline = Instant::now() + 2 * SOON;
+        while working.load(SeqCst) > 0 {
+            assert!(Instant::now() < deadline, "it is stuck");
+            if rounds.load(SeqCst) >= next {
+                proxy.reset();
+                next += 10;
+            }
+            thread::yield_now();
+        }
+    });
+    assert!(resumes.load(SeqCst) > 0);
+    let other = runs.connect();
+    for name in [b"0", b"1"] {
+        other.acquire(name, Mode::Exclusive, Some(SOON)).unwrap();
+    }
+}
+
+fn is_doubt<T>(result: &Result<T, InspectError>) -> bool {
+    matches!(result, Err(InspectError::Doubt(_)))
 }

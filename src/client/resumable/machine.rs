@@ -34,7 +34,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const PAUSE_MAX_ANEW: Duration = Duration::from_secs(4);
 
 /// A connection that stood at least this long shows that the server works: the next attempt comes at
-/// once, and the pauses begin short again.
+/// once, and the pauses begin short again. After a shorter one even the first attempt follows after
+/// a pause, so that a server that hangs up at once is not asked all the time.
 const STEADY: Duration = Duration::from_secs(1);
 
 /// The states of one session. An attempt is begun and ended by calls; at most one is under way.
@@ -197,11 +198,13 @@ impl Machine {
         let silence_max = Keepalive::client(terms.dead_peer_timeout).silence_max();
         let limit = (!belief.held.is_empty() || is_unconfirmed)
             .then(|| proof.map_or(now, |proof| proof + silence_max));
+        // In doubt there is no time for long pauses, however often the connection ends.
+        if is_steady || limit.is_some() {
+            self.pause_max = FIRST_PAUSE;
+        }
         let away = Away { reason, limit, belief, next_attempt: now, under_way: None };
         self.state = State::Away(Box::new(away));
-        if is_steady {
-            self.pause_max = FIRST_PAUSE;
-        } else {
+        if !is_steady {
             self.pause(now, random);
         }
         self.pass_limit(now);

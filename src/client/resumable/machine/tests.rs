@@ -209,6 +209,14 @@ fn a_server_that_hangs_up_again_and_again_is_not_asked_all_the_time() {
         machine.answered(at(now), Answer::Accepted(Some(terms(1))));
         now += 10;
     }
+    // In doubt there is no time for that.
+    for _ in 0..3 {
+        machine.ended(at(now), Some(at(now)), belief(&[("a", Mode::Shared, 1)]), false, String::new(), 1.0);
+        assert_eq!(machine.step(at(now)), MachineStep::Pause(at(now + 50)));
+        machine.begin(at(now + 50)).unwrap();
+        machine.answered(at(now + 51), Answer::Accepted(Some(terms(1))));
+        now += 60;
+    }
     // A connection that stood shows that it works.
     machine.ended(at(now + 1000), Some(at(now)), Belief::default(), false, String::new(), 1.0);
     assert_eq!(machine.step(at(now + 1000)), MachineStep::Begin);
