@@ -47,8 +47,15 @@ impl ReconnectingSession {
                 }
                 MachineStep::Begin => self.begin(shared),
                 MachineStep::GiveUp => {
-                    self.give_up_attempt(shared);
-                    self.note_failure(shared, "the server has not answered in time".to_owned());
+                    let stage = shared.attempt.as_ref().map(Reconnect::stage);
+                    if self.go_on(shared) {
+                        // Something has come, and nobody has looked until now.
+                    } else if shared.attempt.as_ref().map(Reconnect::stage) != stage {
+                        shared.machine.has_gone_on(now);
+                    } else {
+                        self.give_up_attempt(shared);
+                        self.note_failure(shared, "the server has not answered in time".to_owned());
+                    }
                 }
                 MachineStep::GoOn(_) => {
                     if !self.go_on(shared) {

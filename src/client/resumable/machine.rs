@@ -89,7 +89,7 @@ pub(super) enum MachineStep {
     Pause(BootTime),
     /// To begin an attempt.
     Begin,
-    /// To end the attempt that is under way: its time is over.
+    /// To end the attempt that is under way, unless it has gone on: its time is over.
     GiveUp,
     /// It is lost.
     Lost,
@@ -246,6 +246,16 @@ impl Machine {
         let opening = Opening::Resume { terms, attempt: self.last_attempt, claims: listed.collect() };
         away.under_way = Some(UnderWay { until, claims });
         Some(opening)
+    }
+
+    /// The attempt that is under way has gone on since it was looked at: it gets its time anew. A
+    /// caller that looks seldom finds it late each time, and would never see it succeed.
+    pub(super) fn has_gone_on(&mut self, now: BootTime) {
+        if let State::Away(away) = &mut self.state
+            && let Some(attempt) = &mut away.under_way
+        {
+            attempt.until = now + ATTEMPT_TIME;
+        }
     }
 
     /// The attempt that was under way has come to nothing; another follows after a pause.

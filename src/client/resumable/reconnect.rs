@@ -29,8 +29,9 @@ use crate::wire::message::{ResumeRequest, encode_request};
 /// The id of the first request, which `hello` or `resume` is.
 const FIRST_ID: u64 = 1;
 
+/// How far an attempt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     Connecting,
     Securing,
     Asked,
@@ -119,6 +120,11 @@ impl Reconnect {
     /// The socket, which stays open while the caller has it.
     pub(super) fn stream(&self) -> &Arc<Stream> {
         &self.stream
+    }
+
+    /// How far it is.
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
     }
 
     /// What the socket must be ready for until the next step.

@@ -539,3 +539,31 @@ fn what_is_too_long_to_be_claimed_is_lost() {
     assert!(reason.contains("too many locks"), "{reason}");
     server.join().unwrap();
 }
+
+/// Its attempt has had its time whenever it looks; but the answer is there.
+#[test]
+fn a_caller_that_looks_seldom_resumes_all_the_same() {
+    let (has_read, read) = signal();
+    let (has_seen, seen) = signal();
+    let (url, server) = serve_all(move |server| {
+        let mut peer = begin(&server);
+        grant(&mut peer, 7);
+        read();
+        peer.reset();
+        let (mut peer, _) = resume(&server, 2);
+        peer.expect("identify");
+        seen();
+    });
+    let session = connect(&url);
+    session.acquire(b"a", Mode::Exclusive, None).unwrap();
+    has_read();
+    assert!(in_doubt(&until(&session, |state| !is_alive(state))));
+    let looked = Instant::now();
+    while looked.elapsed() < Duration::from_millis(2100) {
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(session.state(), SessionState::Alive);
+    assert_eq!(session.resumes(), 1);
+    has_seen();
+    server.join().unwrap();
+}

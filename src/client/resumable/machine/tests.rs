@@ -182,6 +182,8 @@ fn an_attempt_has_two_seconds_and_the_pauses_grow() {
     machine.begin(at(100_000)).unwrap();
     assert_eq!(machine.step(at(100_001)), MachineStep::GoOn(at(102_000)));
     assert_eq!(machine.step(at(102_000)), MachineStep::GiveUp);
+    machine.has_gone_on(at(102_000));
+    assert_eq!(machine.step(at(102_000)), MachineStep::GoOn(at(104_000)));
     let mut now = 102_000;
     for pause in [50, 100, 200, 400, 800, 1000, 1000] {
         machine.failed(at(now), 1.0);
