@@ -63,8 +63,8 @@ impl CallRefused {
         match self {
             Self::SessionEnded => "it was closed".to_owned(),
             Self::Grace(rest) => format!(
-                "the server has been started anew; it grants nothing for another {} s, until all who held \
-                 locks of the last run have found out",
+                "the server has been started anew; it grants nothing for another {} s, until all who \
+                 held locks before have found out, or are back",
                 rest.as_millis().div_ceil(1000)
             ),
             Self::NoGrace => "the server grants locks to others already".to_owned(),

@@ -90,6 +90,9 @@ pub(super) const TELL_LIMIT: Duration = Duration::from_secs(1);
 const TELL_POLL: Duration = Duration::from_millis(1);
 /// How often to check whether a client that knows, or is out of reach, has ended its side.
 pub(super) const LEAVE_POLL: Duration = Duration::from_millis(20);
+/// The same for one that may come back: whatever it does wakes the thread. There may be thousands
+/// of them at once, after an outage of the network.
+const COME_BACK_POLL: Duration = Duration::from_secs(1);
 
 /// What is known of the end of a connection, and what its client was promised. A fact that has
 /// become true stays true.
@@ -241,9 +244,14 @@ impl ConnectionEnd {
             // Not reset: it may still end its stream, and its locks are free then.
             ClientState::MayComeBack => {
                 let kept_for = terms.release_delay.saturating_add(terms.wind_down);
-                match self.silent_since {
-                    Some(since) if now.saturating_duration_since(since) >= kept_for => NextStep::Release,
-                    _ => NextStep::CheckAgain(LEAVE_POLL),
+                let left = self
+                    .silent_since
+                    .map(|since| kept_for.saturating_sub(now.saturating_duration_since(since)));
+                match left {
+                    Some(Duration::ZERO) => NextStep::Release,
+                    left => {
+                        NextStep::CheckAgain(left.map_or(COME_BACK_POLL, |left| left.min(COME_BACK_POLL)))
+                    }
                 }
             }
         }
@@ -345,7 +353,8 @@ impl ConnectionEnd {
     /// stream says nothing about the cause, which the kernel may have reported to another thread.
     /// It then counts as the peer's only if no thread has reported another cause, or still may.
     pub(super) fn note_end_of_stream(&mut self, is_connected: bool, is_sole: bool) {
-        let is_peers = is_connected || is_sole && !self.peer_timed_out && !self.peer_reset;
+        // After a reset, a Unix socket has an end of stream and a peer, too.
+        let is_peers = !self.peer_reset && (is_connected || is_sole && !self.peer_timed_out);
         self.peer_ended |= is_peers && !self.input_ended && self.reset_at.is_none();
     }
 

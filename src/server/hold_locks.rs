@@ -1,15 +1,16 @@
 //! The wait between the end of a connection and the end of its session, in which its locks are
 //! kept. How long it lasts is decided in `client_knows`.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::client_knows::{ClientState, NextStep, TELL_LIMIT};
+use super::client_knows::{ClientState, LEAVE_POLL, NextStep, TELL_LIMIT};
 use super::parking::ParkedState;
 use super::resume::sessions::{Ended, ResumableSession};
 use super::send_queue::SendQueue;
 use super::server_state::ServerState;
 use crate::broker::ObservedSession;
-use crate::os::socket::wait_for;
+use crate::os::socket::{PollFd, PollFlags, Waker, wait_for};
 
 /// After what time to try again to write down that locks are given away.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
@@ -32,6 +33,22 @@ pub(super) struct EndedConnection<'a> {
     pub(super) server: &'a ServerState,
 }
 
+/// Counts a session that is in doubt, until it is dropped.
+struct InDoubt<'a>(&'a ServerState);
+
+impl<'a> InDoubt<'a> {
+    fn count(server: &'a ServerState) -> Self {
+        server.in_doubt_now.fetch_add(1, Relaxed);
+        Self(server)
+    }
+}
+
+impl Drop for InDoubt<'_> {
+    fn drop(&mut self) {
+        self.0.in_doubt_now.fetch_sub(1, Relaxed);
+    }
+}
+
 impl EndedConnection<'_> {
     /// Returns once the client cannot believe any more that it holds a lock, and its work has ended
     /// or had its time; or once it has resumed its session on another connection. Ends its waits at
@@ -52,18 +69,22 @@ impl EndedConnection<'_> {
         send_queue.hang_up();
         send_queue.note_silence();
         self.end_waits();
-        if session.info().locks_held() == 0 && self.resumable.is_none() {
-            return AfterHold::Release;
+        if session.info().locks_held() == 0 {
+            // A session that can resume has nothing to resume, either.
+            return self.try_to_end().unwrap_or(AfterHold::Release);
         }
-        self.note_doubt();
+        let _counted = self.resumable.map(|_| InDoubt::count(server));
+        self.note_doubt(tell_deadline.is_none());
         let tell_deadline = tell_deadline.unwrap_or_else(|| Instant::now() + TELL_LIMIT);
         loop {
             server.parking.park_if_requested(|| Some((self.id, ParkedState::Ending { tell_deadline })));
+            // Before anything is checked, so that no signal is missed.
+            let waker = self.resumable.and_then(|_| send_queue.waker().ok());
             if self.has_moved_on() {
                 return AfterHold::MovedOn;
             }
             // The client's own end may follow requests that are not handled any more.
-            send_queue.discard_input();
+            let may_say_more = send_queue.discard_input();
             let step = send_queue.next_step(tell_deadline);
             let wait = match step {
                 _ if server.is_stopped() => Duration::ZERO,
@@ -81,9 +102,23 @@ impl EndedConnection<'_> {
                 },
                 wait => wait,
             };
-            // Interrupted or not, everything is checked again.
-            let _ = wait_for(&mut [], Some(wait));
+            self.sleep(wait, waker, may_say_more);
         }
+    }
+
+    /// Sleeps, for `limit` at most. With a waker, the client's end and all that happens to its
+    /// session end this. Interrupted or not, everything is checked again.
+    fn sleep(&self, limit: Duration, waker: Option<&Waker>, may_say_more: bool) {
+        let Some(waker) = waker else {
+            let _ = wait_for(&mut [], Some(limit.min(LEAVE_POLL)));
+            return;
+        };
+        let mut fds = vec![waker.poll_fd()];
+        if may_say_more {
+            fds.push(PollFd::new(&self.send_queue.stream, PollFlags::IN));
+        }
+        let _ = wait_for(&mut fds, Some(limit));
+        waker.reset();
     }
 
     fn has_moved_on(&self) -> bool {
@@ -102,8 +137,8 @@ impl EndedConnection<'_> {
         }
     }
 
-    /// Logs that the session of a client is in doubt.
-    fn note_doubt(&self) {
+    /// Notes that the session of a client is in doubt, and logs it if that is new.
+    fn note_doubt(&self, is_new: bool) {
         let Some(resumable) = self.resumable else { return };
         let info = self.session.info();
         {
@@ -111,7 +146,7 @@ impl EndedConnection<'_> {
             info.set_in_doubt(true);
         }
         let locks = info.locks_held();
-        if locks == 0 || self.server.is_stopped() {
+        if !is_new || self.server.is_stopped() {
             return;
         }
         let how = self.send_queue.with_end(|end| end.cause().in_words());

@@ -16,7 +16,7 @@ use super::snapshot::types::{CountersSnapshot, WaitsSnapshot};
 use super::upgrades::Upgrades;
 use crate::broker::{Broker, SessionInfo};
 use crate::os::socket::{Stream, Waker};
-use crate::os::sync::{Arc, AtomicBool, AtomicU64, Mutex, RwLock};
+use crate::os::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, RwLock};
 use crate::os::thread::Thread;
 
 /// How many commands of a text protocol are counted separately, at most.
@@ -105,6 +105,8 @@ pub(super) struct ServerState {
     pub(super) started: Instant,
     pub(super) upgrades: Mutex<Upgrades>,
     pub(super) resumable: ResumableSessions,
+    /// How many connections have ended whose sessions may resume.
+    pub(super) in_doubt_now: AtomicUsize,
     pub(super) lockd_commands: CommandCounts,
     pub(super) glockd_commands: CommandCounts,
     pub(super) messages: AtomicU64,
@@ -179,9 +181,9 @@ impl ServerState {
                 )
             }),
             resumed: throttle(|more, locks| {
-                format!("{more} more sessions have resumed; locks they hold: {locks}")
+                format!("sessions have resumed {more} more times; locks they held then: {locks}")
             }),
-            resume_refused: throttle(|more, _| format!("{more} more sessions could not resume")),
+            resume_refused: throttle(|more, _| format!("sessions could not resume {more} more times")),
             not_written: throttle(|more, _| {
                 format!("{more} more times the state directory could not be written, and locks have stayed")
             }),
@@ -196,6 +198,7 @@ impl ServerState {
             started: Instant::now(),
             upgrades: Mutex::default(),
             resumable: ResumableSessions::default(),
+            in_doubt_now: AtomicUsize::new(0),
             lockd_commands: CommandCounts::default(),
             glockd_commands: CommandCounts::default(),
             messages: AtomicU64::new(0),
@@ -254,7 +257,10 @@ impl ServerState {
         (protocol, address): (Protocol, &str),
     ) -> Result<(u64, Arc<SendQueue>), Stream> {
         let mut entries = self.entries.lock();
-        if entries.len() >= config.connections_max {
+        // Sessions in doubt need room to come back. They do not count, but there are no more of them
+        // than of others.
+        let counted = entries.len().saturating_sub(self.in_doubt_now.load(Relaxed));
+        if counted >= config.connections_max || entries.len() >= config.connections_max.saturating_mul(2) {
             return Err(stream);
         }
         let id = self.next_id.fetch_add(1, Relaxed);
@@ -404,13 +410,6 @@ impl ServerState {
                 info
             })
             .collect()
-    }
-
-    /// Ends the sessions that `is_meant` picks, at once: their locks go to others. Only for sessions
-    /// that cannot hold what they claim.
-    pub(super) fn end_sessions(&self, is_meant: impl Fn(&SessionInfo) -> bool) {
-        self.kick(&is_meant);
-        self.resumable.abandon(is_meant);
     }
 
     /// Whether the server is stopping and its broker grants nothing any more.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::eventually;
+use crate::support::frame_client::FrameClient;
 use crate::support::resumable::{Told, exclusive, reset, resumable, resumed};
 use crate::support::server::{Launch, Server};
 
@@ -336,9 +337,9 @@ fn a_holder_that_is_refused_after_a_clean_stop_is_waited_for() {
     assert!(begin.elapsed() >= DEAD_PEER_TIMEOUT, "granted after {:?}", begin.elapsed());
 }
 
-/// That cannot happen, unless the state directory was restored from a backup.
+/// That cannot happen, unless the state directory was restored from a backup, or a client lies.
 #[test]
-fn of_two_claims_of_one_lock_the_higher_token_wins() {
+fn of_two_sessions_that_claim_one_lock_none_goes_on_and_nobody_gets_it_before_both_know() {
     let state = directory();
     let server = launch(&state).start();
     let (mut one, mut told_one) = resumable(&server);
@@ -347,13 +348,81 @@ fn of_two_claims_of_one_lock_the_higher_token_wins() {
     kill(server);
     let server = launch(&state).start();
     let claims = |token| json!([{"lockName": "x", "mode": "exclusive", "token": token}]);
-    let mut first = resumed(&server, &mut told_two, &claims(granted - 1));
-    let _second = resumed(&server, &mut told_one, &claims(granted));
-    assert_eq!(holder(&server, "x")["token"], granted);
-    assert_eq!(first.read_to_end(), b"", "it must find out");
-    let ended = server.message().call("resume", told_two.request(&claims(granted - 1)));
+    let mut first = resumed(&server, &mut told_two, &claims(granted + 1));
+    let ended = server.message().call("resume", told_one.request(&claims(granted)));
     assert_eq!(ended["status"], "ended", "{ended}");
-    assert!(
-        server.log().iter().any(|line| line.contains("ERROR") && line.contains("the highest token counts"))
-    );
+    assert_eq!(first.read_to_end(), b"", "it must find out");
+    let mut first = server.message();
+    let ended = first.call("resume", told_two.request(&claims(granted + 1)));
+    assert_eq!(ended["status"], "ended", "{ended}");
+    assert_eq!(server.message().try_lock("x")["cause"], "grace");
+    drop(first);
+    assert!(server.log().iter().any(|line| line.contains("ERROR") && line.contains("sessions are ended")));
+    assert_eq!(server.message().lock("x")["status"], "ok");
+}
+
+#[test]
+fn a_full_server_has_room_for_sessions_that_come_back() {
+    let state = directory();
+    let server = launch(&state).args(["--connections-max", "4"]).start();
+    let mut all: Vec<_> = (0..4).map(|_| resumable(&server)).collect();
+    let granted: Vec<Value> = (0..4).map(|index| all[index].0.lock(&format!("lock {index}"))).collect();
+    assert!(String::from_utf8_lossy(&server.message().read_to_end()).contains("too many connections"));
+    let told: Vec<_> = all
+        .into_iter()
+        .map(|(client, told)| {
+            reset(client);
+            told
+        })
+        .collect();
+    let mut back = Vec::new();
+    for (index, mut told) in told.into_iter().enumerate() {
+        let claims = exclusive(&format!("lock {index}"), &granted[index]);
+        // The server may not have seen all of the resets yet.
+        eventually("there is room", || {
+            let mut client = server.message();
+            client.request("resume", told.request(&claims));
+            let answer = client.receive();
+            let is_back = answer["result"]["status"] == "ok";
+            if is_back {
+                back.push(client);
+            }
+            is_back
+        });
+    }
+    assert_eq!(back.len(), 4);
+}
+
+#[test]
+fn a_session_that_holds_nothing_is_not_kept_and_may_come_back_all_the_same() {
+    let state = directory();
+    let server = launch(&state).start();
+    let (mut client, mut told) = resumable(&server);
+    client.lock("x");
+    assert_eq!(client.call("unlock", json!({"lockName": "x"}))["status"], "ok");
+    reset(client);
+    let mut other = server.message();
+    eventually("it has gone", || other.call("stats", json!({}))["connections"] == 1);
+    assert_eq!(other.call("stats", json!({}))["inDoubt"], 0);
+    let mut client = resumed(&server, &mut told, &json!([]));
+    assert_eq!(client.lock("x")["status"], "ok");
+}
+
+/// A tunnel may end there.
+#[test]
+fn over_a_unix_socket_a_reset_is_not_the_clients_word_either() {
+    let state = directory();
+    let server = launch(&state).start();
+    let mut client = FrameClient::new(server.unix("message"));
+    client.call("hello", json!({"resumable": true}));
+    client.lock("x");
+    // Its reply is left unread.
+    client.request("ping", json!({}));
+    eventually("the reply has come", || {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        client.socket().peek(&mut byte).is_ok_and(|read| read == 1)
+    });
+    drop(client);
+    eventually("it is in doubt", || holder(&server, "x")["inDoubt"].is_number());
+    assert_eq!(server.message().try_lock("x")["status"], "timeout");
 }

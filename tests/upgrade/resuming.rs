@@ -50,3 +50,23 @@ fn a_session_resumes_after_upgrades_and_at_a_later_run() {
     let _doubtful = resumed(&site.server, &mut told_doubtful, &exclusive("doubtful", &locks[1]));
     assert_eq!(holder(&site, "standing")["token"], locks[0]["token"]);
 }
+
+/// The connection that it has left may still be there.
+#[test]
+fn a_session_that_has_just_resumed_does_not_keep_the_server_from_an_upgrade() {
+    let state = tempfile::tempdir().unwrap();
+    let options = ["--first-start", "--state-dir", state.path().to_str().unwrap()];
+    let site = Site::start(&options);
+    let (mut client, mut told) = resumable(&site.server);
+    let granted = client.lock("x");
+    for round in 0..10 {
+        let before = client;
+        client = resumed(&site.server, &mut told, &exclusive("x", &granted));
+        if round % 2 == 0 {
+            reset(before);
+        }
+        let (status, told, error) = site.ask();
+        assert!(status == 0, "round {round}: {told}{error}");
+        assert!(client.is_served());
+    }
+}

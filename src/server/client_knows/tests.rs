@@ -70,6 +70,7 @@ const ENDS: &[(&str, &[Step], ClientState, ClientState)] = &[
     ("it says goodbye, and is reset", &[Goodbye, Error(RESET)], HasLeft, HasLeft),
     ("it closes, and is reset", &[FIN, Error(RESET), GONE], HasLeft, HasLeft),
     ("it closes with something unread, on this machine", &[Local, Error(RESET)], HasLeft, HasLeft),
+    ("and the end of the stream follows", &[Local, Error(RESET), FIN], HasLeft, HasLeft),
     // By a reset.
     ("it is reset", &[Error(RESET)], HasLeft, OutOfReach),
     ("it is reset, and the connection is gone", &[Error(RESET), GONE], HasLeft, OutOfReach),
@@ -229,11 +230,12 @@ fn the_locks_of_a_client_that_can_resume_are_kept_unless_it_ends_the_connection_
             assert_eq!(end.client_state(), ClientState::MayComeBack, "{what}: {steps:?}");
             // Not before it is known from when on it has been answered nothing.
             let much_later = begin + 2 * kept_for;
-            assert_eq!(end.next_step(much_later, begin), NextStep::CheckAgain(LEAVE_POLL), "{what}");
+            assert_eq!(end.next_step(much_later, begin), NextStep::CheckAgain(COME_BACK_POLL), "{what}");
             end.note_silence(begin);
             end.note_silence(begin + kept_for / 2);
             let before = begin + kept_for - Duration::from_millis(1);
-            assert_eq!(end.next_step(before, begin), NextStep::CheckAgain(LEAVE_POLL), "{what}: {steps:?}");
+            let last = NextStep::CheckAgain(Duration::from_millis(1));
+            assert_eq!(end.next_step(before, begin), last, "{what}: {steps:?}");
             assert_eq!(end.next_step(begin + kept_for, begin), NextStep::Release, "{what}: {steps:?}");
             end.note_goodbye();
             assert_eq!(end.next_step(begin, begin), NextStep::Release, "{what}: {steps:?}");
@@ -307,7 +309,7 @@ fn a_client_that_resumes_keeps_its_locks_by_the_longer_of_two_timeouts() {
         end.set_terms(&new, Duration::ZERO, true);
         end.note_silence(begin);
         let before = begin + long.release_delay() - Duration::from_millis(1);
-        assert_eq!(end.next_step(before, begin), NextStep::CheckAgain(LEAVE_POLL));
+        assert_eq!(end.next_step(before, begin), NextStep::CheckAgain(Duration::from_millis(1)));
         assert_eq!(end.next_step(begin + long.release_delay(), begin), NextStep::Release);
     }
 }

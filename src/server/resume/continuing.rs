@@ -55,6 +55,9 @@ impl NewConnection<'_> {
             id,
             owner,
             || match epoch == resumption.epoch() {
+                // Nothing that it believes in can have been given away. It may want to know that a
+                // release has arrived.
+                _ if request.claims.is_empty() => Ok(()),
                 true => Err("its locks were given away, because it was not heard of for too long"),
                 false => resumption.check_earlier(id, epoch),
             },
@@ -122,7 +125,7 @@ impl NewConnection<'_> {
         resumption: &Resumption,
         claims: &[Claim],
     ) -> Continued {
-        if let Some(reason) = claims.iter().find_map(|claim| self.reclaim(claim).err()) {
+        if let Some(reason) = claims.iter().find_map(|claim| self.reclaim(claim, resumption).err()) {
             // Nothing is granted in the grace. It is not settled: if the grace ended early, others
             // could get what it claims before it knows.
             self.server.resumable.remove(begun);
@@ -133,26 +136,24 @@ impl NewConnection<'_> {
         Continued::Resumed(begun.clone(), self.session.clone())
     }
 
-    fn reclaim(&self, claim: &Claim) -> Result<(), &'static str> {
-        let name = claim.name.as_bytes();
-        let again = || self.session.reclaim(Space::Main, name, claim.mode, claim.token);
-        match again() {
+    fn reclaim(&self, claim: &Claim, resumption: &Resumption) -> Result<(), &'static str> {
+        match self.session.reclaim(Space::Main, claim.name.as_bytes(), claim.mode, claim.token) {
             Ok(()) => Ok(()),
             Err(ReclaimError::Conflict(holders)) => {
+                // One of them is wrong, and nobody knows which: none may go on. Those that have
+                // resumed are kept until they know, and nothing is granted before the grace is over.
                 log::error!(
-                    "{} claims {:?} with token {}, which {} others have claimed before: the highest token counts",
+                    "{} claims {:?} with token {}, which others hold that have resumed ({}): all of these \
+                     sessions are ended",
                     self.address,
                     claim.name,
                     claim.token,
                     holders.len()
                 );
-                if holders.iter().any(|holder| holder.token >= claim.token) {
-                    return Err("a session with a higher token has claimed one of its locks");
-                }
-                // They cannot be right, since this session was granted the lock after them.
-                let older: HashSet<u64> = holders.iter().map(|holder| holder.session.id()).collect();
-                self.server.end_sessions(|info| older.contains(&info.id()));
-                again().map_err(|_| "another session has claimed one of its locks")
+                resumption.await_all();
+                let others: HashSet<u64> = holders.iter().map(|holder| holder.session.id()).collect();
+                self.server.kick(|info| others.contains(&info.id()));
+                Err("another session has claimed one of its locks")
             }
             Err(ReclaimError::NoGrace) => Err("this run does not know it, and grants locks already"),
             Err(ReclaimError::Stopping(_) | ReclaimError::Lost(_)) => Err("the server is stopping"),

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::secret_key::random_id;
-use crate::broker::{ObservedSession, SessionInfo};
+use crate::broker::ObservedSession;
 use crate::os::Keepalive;
 use crate::os::sync::{Arc, AtomicU64, Mutex, MutexGuard, RwLock};
 use crate::server::client_knows::ClientState;
@@ -242,19 +242,6 @@ impl ResumableSessions {
             && let Err(error) = resumption.bury(&[session.id])
         {
             log::warn!("a session that was ended may resume at a later run: {error}");
-        }
-    }
-
-    /// Frees the locks of the sessions that `is_meant` picks. Their clients are told that these have
-    /// ended when they resume.
-    pub(in crate::server) fn abandon(&self, is_meant: impl Fn(&SessionInfo) -> bool) {
-        let all: Vec<_> = self.all.lock().values().cloned().collect();
-        for resumable in all {
-            let session = resumable.owner.lock().session.clone();
-            if is_meant(session.info()) {
-                resumable.set_over();
-                session.abandon();
-            }
         }
     }
 

@@ -64,13 +64,16 @@ impl SendQueue {
     /// [Hangs up](Self::hang_up), for another thread than the connection's own. That thread is
     /// woken once the client knows, or can find out only by itself.
     pub(in crate::server) fn close(self: &Arc<Self>) {
-        if self.is_closing.swap(true, Relaxed) {
-            return;
+        let is_closing = self.is_closing.swap(true, Relaxed);
+        if !is_closing {
+            self.hang_up();
+            self.note_silence();
         }
-        self.hang_up();
-        self.note_silence();
         if let Some(waker) = self.waker.get() {
             waker.wake();
+        }
+        if is_closing {
+            return;
         }
         if !self.with_end(|end| end.has_said_hello()) {
             // The client relies on nothing, so nothing has to be learnt from the socket.

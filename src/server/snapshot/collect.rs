@@ -30,6 +30,11 @@ pub(in crate::server) fn collect(
     let mut connections = Vec::new();
     for (id, connection) in server.listed_connections() {
         let state = told.remove(&id).ok_or("its thread has told nothing");
+        let is_served = matches!(&state, Ok(ParkedState::Conversation { .. } | ParkedState::Ending { .. }));
+        if is_served && connection.info.is_none() {
+            // Its session has another connection, and it is about to end.
+            continue;
+        }
         let collected = state.and_then(|state| {
             collect_connection(id, &connection, configs.index_of(&connection.config), state)
         });

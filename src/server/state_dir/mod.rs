@@ -12,8 +12,10 @@
 //! - `run`: what a running broker has of its directory, and when its grace is over. `keeper`: the
 //!   thread that does it.
 //! - `resumption`: what a server asks and tells the keeper about sessions that resume.
+//! - `burial`: writing the tombstones of many sessions at once.
 //! - `record` and `tombstones`: the two files as text. `directory`: the files themselves.
 
+mod burial;
 mod directory;
 #[cfg(fuzzing)]
 pub mod fuzz_driver;

@@ -75,6 +75,11 @@ impl Resumption {
         self.keeper.settle(id);
     }
 
+    /// The grace must last for its whole time, whoever has come back.
+    pub(in crate::server) fn await_all(&self) {
+        self.keeper.await_all();
+    }
+
     /// Writes down that locks of these sessions are about to be given away: none of them may resume
     /// at a later run.
     ///

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::burial::Burial;
 use super::directory::Directory;
 use super::record::{Record, RunEnd, SessionsRecord};
 use super::tombstones::{self, Tombstones};
@@ -44,6 +45,7 @@ pub(super) struct KeeperState {
     /// The directory, and the record that was last written there.
     pub(super) kept: Mutex<(Directory, Record)>,
     pub(super) sessions: Mutex<SessionsState>,
+    burial: Burial,
     pub(super) progress: Mutex<Progress>,
     pub(super) changed: Condvar,
 }
@@ -247,6 +249,7 @@ impl KeeperState {
             key,
             kept: Mutex::new((directory, record)),
             sessions: Mutex::new(sessions),
+            burial: Burial::default(),
             progress: Mutex::new(Progress::new(grace_ends)),
             changed: Condvar::new(),
         })
@@ -401,7 +404,17 @@ impl KeeperState {
         }
     }
 
+    pub(super) fn await_all(&self) {
+        if let Some(earlier) = &mut self.sessions.lock().earlier {
+            earlier.awaited = None;
+        }
+    }
+
     pub(super) fn bury(&self, ids: &[ResumeId]) -> io::Result<()> {
+        self.burial.bury(ids, |ids| self.write_tombstones(ids))
+    }
+
+    fn write_tombstones(&self, ids: &[ResumeId]) -> io::Result<()> {
         // Locked in this order only here and where nothing else is locked.
         let mut sessions = self.sessions.lock();
         self.kept.lock().0.append_tombstones(&tombstones::encode(ids))?;
