@@ -27,6 +27,7 @@ mod network;
 mod outcome;
 mod output;
 mod planted;
+mod planting;
 mod relay;
 mod server;
 mod stage;

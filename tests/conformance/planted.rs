@@ -15,17 +15,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Output};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arguments::Arguments;
+use crate::planting::{build, plant, root};
 
-/// What is copied for faults in PHP, and for those in Rust; below the root of the repository.
+/// What is copied for faults in PHP; below the root of the repository.
 const OF_PHP: &[&str] = &["bindings/php/src", "bindings/php/compat", "bindings/php/autoload.php"];
-const OF_RUST: &[&str] =
-    &["Cargo.toml", "Cargo.lock", "build.rs", "src", "include", "tests", "benches", "examples"];
 
 struct Fault {
     name: String,
@@ -43,10 +42,6 @@ enum Found {
     /// It cannot be tried here, and why.
     Skipped(String),
     No(String),
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Plants the faults that the words choose, or all.
@@ -130,13 +125,11 @@ impl Fault {
 
 fn try_fault(fault: &Fault) -> Result<Found, String> {
     let (variable, value, _directory) = if fault.is_in_rust {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("planted");
-        // What an earlier fault has changed must not stay, and what has been built may.
-        let _ = fs::remove_dir_all(directory.join("tree"));
-        ("CONFORMANCE_LIBRARY", built(fault, &directory)?, None)
+        // The library with the fault. The program that tests it, and the server, have none.
+        ("CONFORMANCE_LIBRARY", build(&fault.path, &["--lib"])?.join("liblockd.so"), None)
     } else {
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
-        plant(fault, directory.path(), OF_PHP)?;
+        plant(&fault.path, directory.path(), OF_PHP)?;
         ("CONFORMANCE_PHP", directory.path().join("bindings/php"), Some(directory))
     };
     let mut missed = String::new();
@@ -172,50 +165,4 @@ fn cell_of<'a>(table: &'a str, trial: &str) -> Option<&'a str> {
         (words.next() == Some(trial)).then(|| words.next())?
     };
     table.lines().rev().find_map(cell)
-}
-
-/// Copies the sources and applies the patch to the copy.
-fn plant(fault: &Fault, to: &Path, parts: &[&str]) -> Result<(), String> {
-    for part in parts {
-        copy(&root().join(part), &to.join(part)).map_err(|error| format!("{part}: {error}"))?;
-    }
-    // No fuzz: a patch that fits only roughly may plant another fault than it says.
-    let mut patch = Command::new("patch");
-    patch.args(["-p1", "--batch", "--forward", "--fuzz=0", "-i"]).arg(&fault.path).current_dir(to);
-    must_succeed(&mut patch).map_err(|problem| {
-        let name = &fault.name;
-        format!("THE PATCH NO LONGER APPLIES: write {name}.patch anew against these sources\n{problem}")
-    })
-}
-
-/// The library with the fault. The program that tests it, and the server, have none.
-fn built(fault: &Fault, directory: &Path) -> Result<PathBuf, String> {
-    let tree = directory.join("tree");
-    plant(fault, &tree, OF_RUST)?;
-    let target = directory.join("target");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--locked", "--lib"]).current_dir(&tree).env("CARGO_TARGET_DIR", &target);
-    must_succeed(&mut cargo)?;
-    Ok(target.join("debug/liblockd.so"))
-}
-
-fn must_succeed(command: &mut Command) -> Result<(), String> {
-    let Output { status, stdout, stderr } =
-        command.output().map_err(|error| format!("{:?}: {error}", command.get_program()))?;
-    let said = || String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
-    if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}\n{}", said())) }
-}
-
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
-    if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    if !from.is_dir() {
-        return fs::copy(from, to).map(drop);
-    }
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        copy(&entry.path(), &to.join(entry.file_name()))?;
-    }
-    Ok(())
 }
