@@ -146,7 +146,16 @@ fn a_conversion_to_exclusive_has_a_new_token() {
 fn tokens_of_a_name_rise_from_one_server_to_the_next() {
     let life = |started, stopped: Nanos| {
         let ended = stopped.saturating_add(1);
-        ServerLife { started, ready: started, stopped, ended, grace: 0, grace_max: 0, is_remembered: false }
+        ServerLife {
+            started,
+            ready: started,
+            stopped,
+            ended,
+            grace: 0,
+            grace_max: 0,
+            is_remembered: false,
+            is_new: false,
+        }
     };
     let restarted = |token| {
         let mut made = Made::default().one(0, 1, 10).one(1, 1, 99).one(0, 41, token);

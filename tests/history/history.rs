@@ -123,6 +123,26 @@ pub(crate) struct Session {
     pub(crate) provoked: bool,
     /// The periods during which its process was stopped.
     pub(crate) pauses: Vec<(Nanos, Nanos)>,
+    /// If it can go on with other connections, also at a later server.
+    pub(crate) resumption: Option<Resumption>,
+}
+
+/// What is known of a session that can resume. It lasts until its client ends it or takes it for
+/// lost, whatever happens to servers and connections.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Resumption {
+    /// Before each of its connections was made.
+    pub(crate) connected: Vec<Nanos>,
+    /// While it is in doubt: when it counts as lost.
+    pub(crate) limit: Option<Nanos>,
+    /// Its machine slept since this time, and nothing was answered that it has sent since.
+    pub(crate) asleep: Option<Nanos>,
+    /// When a server said that it has ended, and how many locks it has claimed.
+    pub(crate) told_ended: Option<(Nanos, usize)>,
+    pub(crate) doubts: usize,
+    pub(crate) resumed: usize,
+    /// For how long a server may keep what its client has given up without the server's knowing.
+    pub(crate) kept: Nanos,
 }
 
 /// One run of the server, from its start to its end.
@@ -143,6 +163,8 @@ pub(crate) struct ServerLife {
     /// Whether the next server waits until the holders of this one have found out that it has
     /// ended.
     pub(crate) is_remembered: bool,
+    /// Whether its state directory was new although there had been a server before.
+    pub(crate) is_new: bool,
 }
 
 /// A complete run. The calls of one session are in the order in which it made them.
@@ -164,9 +186,28 @@ impl History {
     }
 
     /// Until when a session was certainly alive at the broker: its client was alive, and the server
-    /// it may have been connected to had not been told to end.
+    /// it may have been connected to had not been told to end, unless it can resume at the next one.
     pub(crate) fn alive_until(&self, session: SessionIndex) -> Nanos {
-        self.sessions[session].alive_until.min(self.server_stopped(session))
+        let alive_until = self.sessions[session].alive_until;
+        match self.sessions[session].resumption {
+            None => alive_until.min(self.server_stopped(session)),
+            Some(_) => alive_until,
+        }
+    }
+
+    /// Before the connection was made that the session had at this time.
+    pub(crate) fn connected(&self, session: SessionIndex, at: Nanos) -> Nanos {
+        let Session { opened, resumption, .. } = &self.sessions[session];
+        let connected = resumption.iter().flat_map(|resumption| &resumption.connected);
+        connected.filter(|connected| **connected <= at).max().copied().unwrap_or(*opened)
+    }
+
+    /// When the server that the session may have been connected to at this time was first told to
+    /// end.
+    pub(crate) fn server_stopped_of(&self, session: SessionIndex, at: Nanos) -> Nanos {
+        let connected = self.connected(session, at);
+        let may_be = |server: &&ServerLife| server.ended >= connected;
+        self.servers.iter().find(may_be).map_or(NEVER, |server| server.stopped)
     }
 
     /// Until when a request of the session certainly stayed in its queues. A server that hangs up
@@ -175,17 +216,20 @@ impl History {
         self.alive_until(session).min(self.sessions[session].hung_up_at.unwrap_or(NEVER))
     }
 
-    /// When the server that a session may have been connected to was first told to end.
+    /// When the server that a session may have been connected to at first was told to end.
     pub(crate) fn server_stopped(&self, session: SessionIndex) -> Nanos {
-        let opened = self.sessions[session].opened;
-        let may_be = |server: &&ServerLife| server.ended >= opened;
-        self.servers.iter().find(may_be).map_or(NEVER, |server| server.stopped)
+        self.server_stopped_of(session, self.sessions[session].opened)
     }
 
     /// Until when the session's locks count as held, as far as its server is concerned. It is the
-    /// time when a server whose state is not kept was told to end.
+    /// time when a server whose state is not kept was told to end. A session that can resume holds
+    /// them at the next one.
     pub(crate) fn held_at_server_until(&self, session: SessionIndex) -> Nanos {
-        let opened = self.sessions[session].opened;
+        let Session { opened, resumption, .. } = &self.sessions[session];
+        if resumption.is_some() {
+            return NEVER;
+        }
+        let opened = *opened;
         let server = self.servers.iter().find(|server| server.ended >= opened);
         server.filter(|server| !server.is_remembered).map_or(NEVER, |server| server.stopped)
     }

@@ -4,7 +4,7 @@
 //!
 //! - `history`: what is recorded. `checker`: decides. `plan`, `random`: choose what clients do.
 //! - `sim`: clients of a broker in this process, in simulated time. `by_hand`, `controls`, `mutants`,
-//!   `restarts`, `upgrades`: test the checker itself.
+//!   `restarts`, `resumptions`, `upgrades`: test the checker itself.
 //! - `faults`: clients and servers as processes that are killed and stopped.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
@@ -15,7 +15,10 @@ mod faults;
 mod history;
 mod mutants;
 mod plan;
+#[path = "../conformance/planting.rs"]
+mod planting;
 mod random;
 mod restarts;
+mod resumptions;
 mod sim;
 mod upgrades;

@@ -17,7 +17,16 @@ fn judge(history: &History) -> Verdict {
 
 fn life(started: Nanos, stopped: Nanos) -> ServerLife {
     let ended = stopped.saturating_add(1);
-    ServerLife { started, ready: started, stopped, ended, grace: 0, grace_max: 0, is_remembered: false }
+    ServerLife {
+        started,
+        ready: started,
+        stopped,
+        ended,
+        grace: 0,
+        grace_max: 0,
+        is_remembered: false,
+        is_new: false,
+    }
 }
 
 fn simulated(seed: u64, broker: &mut impl BrokerUnderTest) -> History {

@@ -127,8 +127,11 @@ impl Replay<'_> {
     /// A cancelled request has certainly gone by the time the `next` call of its session was
     /// answered.
     fn maybe(&mut self, call: &Call, next: Option<&usize>) {
-        let gone = self.history.sessions[call.session].gone_at.unwrap_or(NEVER);
-        let until = next.map_or(NEVER, |&next| self.history.calls[next].end).min(gone);
+        let session = &self.history.sessions[call.session];
+        let gone = session.gone_at.unwrap_or(NEVER);
+        // The connection of the request may have ended, so that its server does not know.
+        let kept = session.resumption.as_ref().map_or(0, |resumption| resumption.kept);
+        let until = next.map_or(NEVER, |&next| self.history.calls[next].end.saturating_add(kept)).min(gone);
         let unanswered = call.outcome == Outcome::Unanswered;
         let (session, from) = (call.session, call.start);
         for &(name, mode) in &call.wants {

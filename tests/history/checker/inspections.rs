@@ -103,7 +103,7 @@ fn check_least(history: &History, fitted: &Fitted, name: Name, inspections: &[us
         // The next server does not know what a holder of the previous one believes to hold.
         let until = |phase: usize| {
             let phase = &fitted.holds.phases[phase];
-            phase.core.1.min(history.server_stopped(phase.session))
+            phase.core.1.min(history.server_stopped_of(phase.session, phase.core.0))
         };
         covering.retain(|&phase| until(phase) > call.start);
         let throughout: Vec<usize> =

@@ -26,7 +26,7 @@ mod stuck;
 mod time_limits;
 mod verdict;
 
-use crate::history::History;
+use crate::history::{History, ServerLife, Session, SessionIndex};
 pub(crate) use verdict::{Model, Rules, Verdict};
 
 /// Checks a history against all models.
@@ -40,6 +40,7 @@ pub(crate) fn check(history: &History, rules: &Rules) -> Verdict {
     time_limits::check(history, rules, &mut verdict);
     recovery(history, &mut verdict);
     losses(history, &mut verdict);
+    endings(history, &mut verdict);
     verdict
 }
 
@@ -47,8 +48,8 @@ pub(crate) fn check(history: &History, rules: &Rules) -> Verdict {
 fn recovery(history: &History, verdict: &mut Verdict) {
     let waiting: Vec<_> = history.servers.iter().filter(|server| server.grace > 0).collect();
     for (index, call) in history.calls.iter().enumerate().filter(|(_, call)| call.is_granted()) {
-        let opened = history.sessions[call.session].opened;
-        let server = waiting.iter().rev().find(|server| server.started <= opened);
+        let connected = history.connected(call.session, call.end);
+        let server = waiting.iter().rev().find(|server| server.started <= connected);
         if let Some(server) = server {
             verdict.count(Model::Recovery, 1);
             if call.end < server.started + server.grace {
@@ -59,16 +60,42 @@ fn recovery(history: &History, verdict: &mut Verdict) {
     }
 }
 
-/// A session must end only through its client or with its server.
+/// A session that comes back in time with locks is not told that it has ended.
+fn endings(history: &History, verdict: &mut Verdict) {
+    for (index, session) in history.sessions.iter().enumerate() {
+        let Some(resumption) = &session.resumption else { continue };
+        verdict.count(Model::Resume, resumption.doubts);
+        let Some((at, claims @ 1..)) = resumption.told_ended else { continue };
+        // What the servers before have promised is not known to one with a new state directory.
+        let forgets =
+            |server: &ServerLife| server.is_new && server.started >= session.opened && server.started <= at;
+        let is_in_time = resumption.asleep.is_none();
+        if is_in_time && !session.provoked && !history.servers.iter().any(forgets) {
+            let what = format!(
+                "the session {} was told that it has ended, although it had {claims} locks and came back in time",
+                session.label
+            );
+            verdict.convict(Model::Resume, what, last_calls(history, index));
+        }
+    }
+}
+
+fn last_calls(history: &History, session: SessionIndex) -> Vec<usize> {
+    let mut calls: Vec<usize> =
+        (0..history.calls.len()).filter(|&call| history.calls[call].session == session).collect();
+    calls.drain(..calls.len().saturating_sub(5));
+    calls
+}
+
+/// A session must end only through its client or with its server. One that can resume may also end
+/// because its client could not come back.
 fn losses(history: &History, verdict: &mut Verdict) {
-    for (index, session) in history.sessions.iter().enumerate().filter(|(_, session)| !session.provoked) {
+    let stays = |session: &Session| !session.provoked && session.resumption.is_none();
+    for (index, session) in history.sessions.iter().enumerate().filter(|(_, session)| stays(session)) {
         let stopped = history.server_stopped(index);
         if session.lost_at.is_some_and(|lost| lost < stopped) {
-            let mut calls: Vec<usize> =
-                (0..history.calls.len()).filter(|&call| history.calls[call].session == index).collect();
-            calls.drain(..calls.len().saturating_sub(5));
             let what = format!("the session {} was ended while its server was running", session.label);
-            verdict.convict(Model::Mutex, what, calls);
+            verdict.convict(Model::Mutex, what, last_calls(history, index));
         }
     }
 }

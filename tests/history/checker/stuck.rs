@@ -30,9 +30,15 @@ pub(crate) fn check(history: &History, fitted: &Fitted, rules: &Rules, verdict: 
 fn waited(history: &History, index: usize) -> Option<(Nanos, Nanos)> {
     let call = &history.calls[index];
     let session = &history.sessions[call.session];
+    // Without a reply, its connection may have ended at any time.
+    if session.resumption.is_some() && call.end == NEVER {
+        return None;
+    }
     let until = call.end.min(history.waited_until(call.session)).min(history.end);
     let paused = session.pauses.iter().filter(|(stopped, _)| *stopped < until).map(|(_, resumed)| *resumed);
-    let server = history.servers.iter().rev().find(|server| server.started <= session.opened);
+    // A session that can resume may wait at the next server.
+    let connected = if session.resumption.is_some() { until } else { session.opened };
+    let server = history.servers.iter().rev().find(|server| server.started <= connected);
     let grace_end = server.map_or(0, |server| server.ready + server.grace_max);
     let from = paused.chain([grace_end, call.start]).max()?;
     (from < until).then_some((from, until))

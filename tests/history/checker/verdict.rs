@@ -30,6 +30,8 @@ pub(crate) enum Model {
     TimeLimit,
     /// After an unclean stop, the next server grants nothing until old holders have found out.
     Recovery,
+    /// A session that can resume does so if it comes back in time.
+    Resume,
 }
 
 /// One reason why the history does not fit a model.

@@ -30,8 +30,8 @@ pub(crate) enum Orders {
     Clients(ClientOrders),
     /// Compete for the slots of a limited lock.
     Slots(SlotOrders),
-    /// Become `lockd` with these arguments.
-    Serve(Vec<String>),
+    /// Become this `lockd` with these arguments.
+    Serve(PathBuf, Vec<String>),
 }
 
 /// What the clients of a process must do.
@@ -49,6 +49,8 @@ pub(crate) struct ClientOrders {
     pub(crate) text_can_share: bool,
     /// A client misbehaves once in about this many steps; 0: never.
     pub(crate) misbehaves: u64,
+    /// A client whose session resumes keeps what it holds for seconds once in about this many steps.
+    pub(crate) stays: u64,
 }
 
 /// The path of a thread's log.
@@ -82,8 +84,8 @@ fn child_process() {
         return;
     }
     match orders {
-        Orders::Serve(arguments) => {
-            let error = Command::new(env!("CARGO_BIN_EXE_lockd")).args(arguments).env_remove(ORDERS).exec();
+        Orders::Serve(program, arguments) => {
+            let error = Command::new(program).args(arguments).env_remove(ORDERS).exec();
             panic!("the lockd binary does not run: {error}");
         }
         Orders::Clients(orders) => run_clients(orders),

@@ -10,6 +10,8 @@ use std::time::Duration;
 use super::child::{ClientOrders, log_path};
 use super::counter::Counters;
 use super::log::{Counter, Log, now};
+use super::resuming;
+use super::resuming::session::Standing;
 use super::wire::{Client, Lost, Protocol};
 use crate::history::{CallKind, Mode, Name, Nanos, Outcome};
 use crate::plan::{Mix, Plan, Step};
@@ -44,6 +46,12 @@ const MISBEHAVIORS: [Misbehavior; 6] = [
     Misbehavior::Abandon,
     Misbehavior::NeverReads,
 ];
+
+/// What a client does when it takes no more steps. It was certainly alive at the time.
+enum AtLast {
+    Ends(Nanos),
+    Misbehaves(Nanos),
+}
 
 /// How a client opens a session: at one of the endpoints, or in this process.
 pub(crate) type Connect<'a> = &'a (dyn Fn(&mut Random) -> Option<(Protocol, String, Client)> + Sync);
@@ -97,7 +105,9 @@ fn mix_of(protocol: Protocol, orders: &ClientOrders) -> Mix {
     match protocol {
         Protocol::Lockd => Mix { tries: 100, unlimited: 0, ..text_mix },
         Protocol::Glockd => text_mix,
-        Protocol::Message | Protocol::Library => mix,
+        // Without what cannot be dated in doubt.
+        Protocol::ResumableLibrary => Mix { converts: 0, inspects: 0, acked: 0, ..mix },
+        Protocol::Message | Protocol::Library | Protocol::Resumable => mix,
     }
 }
 
@@ -109,26 +119,56 @@ impl Thread<'_> {
         };
         self.plan.mix = mix_of(protocol, self.orders);
         self.log.opened(opened, &format!("process {}, thread {}, {label}", self.orders.process, self.thread));
-        let mut held = Vec::new();
-        while !self.stop.load(Ordering::Relaxed) {
-            if self.plan.random.one_in(self.orders.misbehaves) {
-                return self.misbehave(client);
-            }
-            if self.step(&mut client, &mut held).is_err() {
-                self.log.lost();
-                return;
-            }
+        if client.as_rider().is_some() {
+            self.log.can_resume();
         }
-        if !held.is_empty() && self.carry_out(&mut client, &mut held, Step::Release).is_err() {
-            self.log.lost();
-            return;
+        match self.steps(&mut client) {
+            Ok(AtLast::Misbehaves(at)) => return self.misbehave(client, at),
+            Ok(AtLast::Ends(at)) => self.log.ending_at(at),
+            Err(Lost) => self.log.lost(),
         }
-        self.log.ending();
-        drop(client);
+        client.close();
         self.log.gone();
     }
 
+    /// Takes steps until the run is over, or the client is to misbehave.
+    fn steps(&mut self, client: &mut Client) -> Result<AtLast, Lost> {
+        let mut held = Vec::new();
+        while !self.stop.load(Ordering::Relaxed) {
+            if self.plan.random.one_in(self.orders.misbehaves)
+                && let Some(at) = self.certainly_alive(client)?
+            {
+                return Ok(AtLast::Misbehaves(at));
+            }
+            self.step(client, &mut held)?;
+        }
+        if !held.is_empty() {
+            self.carry_out(client, &mut held, Step::Release)?;
+        }
+        Ok(AtLast::Ends(self.certainly_alive(client)?.unwrap_or_else(now)))
+    }
+
+    /// A time at which the session certainly went on, if it does.
+    fn certainly_alive(&mut self, client: &mut Client) -> Result<Option<Nanos>, Lost> {
+        let at = now();
+        match client.as_rider().map(|rider| rider.look(&mut self.log)) {
+            None | Some(Standing::Alive) => Ok(Some(at)),
+            Some(Standing::InDoubt) => Ok(None),
+            Some(Standing::Lost) => Err(Lost),
+        }
+    }
+
     fn step(&mut self, client: &mut Client, held: &mut Vec<(Name, Mode)>) -> Result<(), Lost> {
+        if let Some(rider) = client.as_rider() {
+            resuming::riding::stay(
+                rider,
+                &mut self.plan.random,
+                self.orders.stays,
+                self.stop,
+                &mut self.log,
+            )?;
+            *held = rider.holds();
+        }
         let step = self.plan.next(held);
         let outcome = self.carry_out(client, held, step)?;
         match (held.as_slice(), outcome) {
@@ -158,6 +198,11 @@ impl Thread<'_> {
         step: Step,
     ) -> Result<Outcome, Lost> {
         let log = &mut self.log;
+        if let Some(rider) = client.as_rider() {
+            let outcome = rider.carry_out(step, log)?;
+            *held = rider.holds();
+            return Ok(outcome);
+        }
         let outcome = match &step {
             Step::Acquire { wants, limit, acked } => {
                 log.calling(CallKind::Acquire { limit: *limit }, wants);
@@ -211,18 +256,21 @@ impl Thread<'_> {
         }
     }
 
-    fn misbehave(&mut self, client: Client) {
-        let misbehavior =
-            MISBEHAVIORS[usize::try_from(self.plan.random.below(MISBEHAVIORS.len() as u64)).unwrap()];
+    fn misbehave(&mut self, client: Client, at: Nanos) {
+        let misbehavior = match self.plan.random.one_of(&MISBEHAVIORS) {
+            // Not every one of them has a socket on which a request could wait.
+            Misbehavior::Abandon if matches!(client, Client::Rider(_)) => Misbehavior::Close,
+            any => any,
+        };
         let name = self.plan.random.below(u64::from(self.orders.mix.names));
         let want = (u32::try_from(name).unwrap(), Mode::Exclusive);
         let (request, harmless) = (client.request_bytes(want), client.harmless_bytes());
         match (misbehavior, &client) {
             // The library ends its session in one way only.
-            (_, Client::Library(_)) => self.log.ending(),
-            (Misbehavior::NeverReads, _) => self.log.provoking(),
+            (_, Client::Library(_)) => self.log.ending_at(at),
+            (Misbehavior::NeverReads, _) => self.log.provoking_at(at),
             (Misbehavior::Abandon, _) => self.log.calling(CallKind::Acquire { limit: None }, &[want]),
-            _ => self.log.ending(),
+            _ => self.log.ending_at(at),
         }
         if let Some(mut socket) = client.into_socket() {
             match misbehavior {
@@ -235,7 +283,7 @@ impl Thread<'_> {
                 }
                 Misbehavior::Abandon => {
                     let _ = socket.write_all(&request);
-                    self.log.ending();
+                    self.log.ending_at(at);
                 }
                 Misbehavior::NeverReads => self.ask_without_reading(&mut socket, &harmless.repeat(2000)),
             }

@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -23,6 +25,9 @@ use crate::random::Random;
 /// possible.
 const DEAD_PEER_SECONDS: u64 = 12;
 
+/// What the server logs if two sessions claim a lock that only one of them can have had.
+const CONFLICT: &str = " others have claimed before";
+
 /// How long the server may take to answer a request that waits for nothing.
 const ANSWERS: Duration = Duration::from_secs(60);
 
@@ -31,6 +36,15 @@ pub(crate) struct Daemon {
     arguments: Vec<String>,
     endpoints: Vec<(Protocol, Address)>,
     keeps_state: bool,
+    /// Whether it has clients whose sessions can resume at its next run.
+    has_resumable: bool,
+    state: PathBuf,
+    program: PathBuf,
+    dead_peer_seconds: u64,
+    /// How often a run has logged that two sessions claim the same lock.
+    conflicts: Arc<AtomicUsize>,
+    /// Whether the next run has a new state directory.
+    is_new: bool,
     /// How long the server must, and how long it may, grant nothing when it is started again.
     grace_limits: (Nanos, Nanos),
     process: Option<Child>,
@@ -55,6 +69,13 @@ fn free_ports(count: usize, random: &mut Random) -> Vec<u16> {
 impl Daemon {
     /// Starts a server for all protocols over TCP and Unix sockets, in this directory.
     pub(crate) fn start(directory: &Path, options: &[&str], keeps_state: bool) -> Self {
+        let mut daemon = Self::new(directory, options, keeps_state);
+        daemon.start_again();
+        daemon
+    }
+
+    /// Such a server, which is not started yet.
+    pub(crate) fn new(directory: &Path, options: &[&str], keeps_state: bool) -> Self {
         // Not from the seed of the run, so that two runs with the same seed can go on at the same
         // time.
         let mut random = Random::new(now() ^ u64::from(std::process::id()));
@@ -75,25 +96,70 @@ impl Daemon {
             .map(|(_, address)| (Protocol::Library, address.clone()))
             .collect();
         endpoints.extend(library);
-        let control = directory.join("control");
+        let (control, state) = (directory.join("control"), directory.join("state"));
         arguments.push(format!("--control={}", control.display()));
-        arguments.push(format!("--dead-peer-timeout={DEAD_PEER_SECONDS}"));
         arguments.extend(options.iter().map(|option| (*option).to_owned()));
         if keeps_state {
-            arguments.push(format!("--state-dir={}", directory.join("state").display()));
+            arguments.push(format!("--state-dir={}", state.display()));
             arguments.push("--first-start".to_owned());
         }
-        let mut daemon = Self {
+        Self {
             arguments,
             endpoints,
             keeps_state,
+            has_resumable: false,
+            state,
+            program: PathBuf::from(env!("CARGO_BIN_EXE_lockd")),
+            dead_peer_seconds: DEAD_PEER_SECONDS,
+            conflicts: Arc::default(),
+            is_new: false,
             grace_limits: (0, 0),
             process: None,
             lives: Vec::new(),
             upgrades: Upgrades::at(control),
-        };
-        daemon.start_again();
-        daemon
+        }
+    }
+
+    /// The next runs are of this program.
+    pub(crate) fn set_program(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
+    }
+
+    /// The next runs have this dead-peer timeout, in seconds.
+    pub(crate) fn set_dead_peer_timeout(&mut self, seconds: u64) {
+        self.dead_peer_seconds = seconds;
+    }
+
+    /// It has clients whose sessions can resume.
+    pub(crate) fn has_resumable(&mut self) {
+        self.has_resumable = true;
+    }
+
+    /// The server, which has ended, loses its state directory.
+    pub(crate) fn forget(&mut self) {
+        std::fs::remove_dir_all(&self.state).unwrap();
+        self.arguments.retain(|argument| argument != "--first-start");
+        self.is_new = true;
+        let all = self.dead_peer_seconds * SECOND;
+        self.grace_limits = (all, all);
+    }
+
+    pub(crate) fn conflicts(&self) -> usize {
+        self.conflicts.load(Ordering::Relaxed)
+    }
+
+    /// Stops the process of the server, or continues it.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            kill_process(Pid::from_child(process), signal).unwrap();
+        }
+    }
+
+    /// The address of `message` over TCP.
+    pub(crate) fn address(&self) -> &str {
+        let is_message = |endpoint: &&(Protocol, Address)| endpoint.0 == Protocol::Message;
+        let (_, address) = self.endpoints.iter().find(is_message).expect("the server speaks all protocols");
+        address
     }
 
     pub(crate) fn endpoints(&self) -> &[(Protocol, Address)] {
@@ -103,8 +169,10 @@ impl Daemon {
     /// Starts the server and waits until it listens on all its addresses.
     pub(crate) fn start_again(&mut self) {
         let started = now();
-        let mut process = start(&Orders::Serve(self.arguments.clone()), Stdio::piped());
-        let lines = lines_of(&mut process);
+        let mut arguments = self.arguments.clone();
+        arguments.push(format!("--dead-peer-timeout={}", self.dead_peer_seconds));
+        let mut process = start(&Orders::Serve(self.program.clone(), arguments), Stdio::piped());
+        let lines = lines_of(&mut process, &self.conflicts);
         self.process = Some(process);
         let (mut listeners, mut said) = (0, Vec::new());
         while listeners < 6 {
@@ -118,7 +186,17 @@ impl Daemon {
         }
         let ((grace, grace_max), ready) = (self.grace_limits, now());
         let (stopped, ended, is_remembered) = (NEVER, NEVER, false);
-        self.lives.push(ServerLife { started, ready, stopped, ended, grace, grace_max, is_remembered });
+        let is_new = std::mem::take(&mut self.is_new);
+        self.lives.push(ServerLife {
+            started,
+            ready,
+            stopped,
+            ended,
+            grace,
+            grace_max,
+            is_remembered,
+            is_new,
+        });
     }
 
     /// Asks the server to upgrade itself, and does not wait for it.
@@ -134,14 +212,7 @@ impl Daemon {
     /// Has the server hang up on one of the named sessions that hold a lock. Returns the session's
     /// name, and a time before that.
     pub(crate) fn kick_holder(&self, random: &mut Random) -> Option<(String, Nanos)> {
-        let is_message = |endpoint: &&(Protocol, Address)| endpoint.0 == Protocol::Message;
-        let (_, address) = self.endpoints.iter().find(is_message).expect("the server speaks all protocols");
-        let operator = MessageClient::connect(&format!("tcp://{address}"), ANSWERS).unwrap();
-        let ask = |command: &str, parameters: &Value| -> Value {
-            let answer = operator.rpc(command, parameters, Some(ANSWERS)).unwrap();
-            serde_json::from_str(answer.get()).unwrap()
-        };
-        let locks = ask("list", &json!({}))["locks"].take();
+        let locks = self.ask("list", &json!({}))["locks"].take();
         let holders = locks.as_array().expect("a list of locks").iter().flat_map(|lock| {
             lock["holders"].as_array().expect("a list of holders").iter().filter_map(|it| it["name"].as_str())
         });
@@ -149,8 +220,19 @@ impl Daemon {
         let chosen = names.get(usize::try_from(random.below(names.len().max(1) as u64)).unwrap())?;
         let since = now();
         // The session may have ended by itself in the meantime.
-        let is_kicked = ask("kick", &json!({"name": chosen}))["status"] == "ok";
-        is_kicked.then(|| ((*chosen).to_owned(), since))
+        self.kick(chosen).then(|| ((*chosen).to_owned(), since))
+    }
+
+    /// Has the server hang up on the session with this name. False if there is none.
+    pub(crate) fn kick(&self, name: &str) -> bool {
+        self.ask("kick", &json!({"name": name}))["status"] == "ok"
+    }
+
+    /// Asks the server, as an operator would.
+    pub(crate) fn ask(&self, command: &str, parameters: &Value) -> Value {
+        let operator = MessageClient::connect(&format!("tcp://{}", self.address()), ANSWERS).unwrap();
+        let answer = operator.rpc(command, parameters, Some(ANSWERS)).unwrap();
+        serde_json::from_str(answer.get()).unwrap()
     }
 
     /// Kills the server, or tells it to stop, and waits until it has ended.
@@ -176,7 +258,7 @@ impl Daemon {
         let is_clean = signal == Signal::TERM;
         assert!(!is_clean || status.success(), "the server stopped with {status}");
         if self.keeps_state {
-            let all = DEAD_PEER_SECONDS * SECOND;
+            let all = self.dead_peer_seconds * SECOND;
             life.is_remembered = !is_clean;
             // A server that is stopped before its own grace is over leaves the grace to the next
             // one.
@@ -184,7 +266,8 @@ impl Daemon {
                 |begun: Nanos, length: Nanos| !is_clean || length > 0 && life.stopped < begun + length;
             self.grace_limits = (
                 if needs_grace(life.started, life.grace) { all } else { 0 },
-                if needs_grace(life.ready + SECOND, life.grace_max) { all } else { 0 },
+                // After a clean stop it waits for those that come back.
+                if self.has_resumable || needs_grace(life.ready + SECOND, life.grace_max) { all } else { 0 },
             );
         }
     }
@@ -197,14 +280,19 @@ impl Daemon {
 
 /// The lines that the server logs. A separate thread reads them until the server ends, so that the
 /// server never waits for its reader.
-fn lines_of(process: &mut Child) -> Receiver<String> {
+fn lines_of(process: &mut Child, conflicts: &Arc<AtomicUsize>) -> Receiver<String> {
     let stderr = process.stderr.take().expect("a pipe");
     let (send, receive) = channel();
+    let conflicts = conflicts.clone();
     std::thread::spawn(move || {
         for line in BufReader::new(stderr).split(b'\n') {
             let Ok(line) = line else { return };
+            let line = String::from_utf8_lossy(&line).into_owned();
+            if line.contains(CONFLICT) {
+                conflicts.fetch_add(1, Ordering::Relaxed);
+            }
             // The receiver is gone once the server has started.
-            let _ = send.send(String::from_utf8_lossy(&line).into_owned());
+            let _ = send.send(line);
         }
     });
     receive

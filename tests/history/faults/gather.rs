@@ -7,7 +7,8 @@ use std::path::Path;
 use super::child::log_path;
 use super::counter::Counters;
 use super::log::{Counter, Notes, now, read};
-use crate::history::{Call, CallKind, History, NEVER, Nanos, Outcome};
+use super::resuming::KEPT_MAX;
+use crate::history::{Call, CallKind, History, NEVER, Nanos, Outcome, SECOND, Session};
 
 /// The life of one process, ended or running.
 pub(crate) struct Life {
@@ -34,6 +35,21 @@ pub(crate) struct Gathered {
     pub(crate) counters: BTreeMap<Counter, Written>,
 }
 
+/// How long a process may take to go on after it was continued.
+const SOON: Nanos = 2 * SECOND;
+
+/// A session that can resume, and was still open when its process ended, believed in its locks no
+/// longer than its last line says, and no longer than its process ran.
+fn resumption_ends(session: &mut Session, life: &Life) {
+    let Some(resumption) = &mut session.resumption else { return };
+    let ended = resumption.limit.into_iter().chain(resumption.asleep);
+    let alive_until = ended.chain([session.alive_until]).min().unwrap_or(NEVER);
+    let stopped = life.pauses.iter().find(|(_, continued)| continued.saturating_add(SOON) >= alive_until);
+    session.alive_until = stopped.map_or(alive_until, |(stopped, _)| alive_until.min(*stopped));
+    resumption.kept = KEPT_MAX;
+    session.gone_at = session.gone_at.map(|gone| gone.saturating_add(KEPT_MAX));
+}
+
 impl Gathered {
     /// Everything that the threads of these processes logged in this directory. `still_waiting` is
     /// a time at which clients that got no reply were still waiting for it.
@@ -56,6 +72,7 @@ impl Gathered {
             // kill.
             session.gone_at = Some(session.gone_at.unwrap_or(life.gone));
             session.alive_until = session.alive_until.min(life.killed.unwrap_or(life.gone));
+            resumption_ends(&mut session, life);
             let during = |(from, until): &&(Nanos, Nanos)| *until >= session.opened && *from <= life.gone;
             session.pauses = life.pauses.iter().filter(during).copied().collect();
             self.history.sessions.push(session);
@@ -82,6 +99,16 @@ impl Gathered {
                 written.uncertain += 1;
             }
         }
+    }
+
+    /// The server ended the connection of this owner at `since` or later, and says that its session,
+    /// which can resume, is over. Its client keeps what it has until it knows.
+    pub(crate) fn was_ended(&mut self, owner: &str, since: Nanos) {
+        let sessions = &mut self.history.sessions;
+        let Some(session) = sessions.iter_mut().find(|session| session.label.ends_with(owner)) else {
+            return;
+        };
+        (session.hung_up_at, session.provoked) = (Some(since), true);
     }
 
     /// The server hung up on this owner at `since` or later, and its client found out some time
@@ -130,5 +157,36 @@ impl Gathered {
 
     pub(crate) fn increments(&self) -> usize {
         self.counters.values().map(|written| written.certain.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Resumption;
+
+    /// When a session was certainly alive that its process, which was killed at 100 s, left open.
+    fn alive_until(resumption: Resumption, pauses: &[(Nanos, Nanos)]) -> Nanos {
+        let at = |seconds: Nanos| seconds * SECOND;
+        let pauses = pauses.iter().map(|&(stopped, continued)| (at(stopped), at(continued))).collect();
+        let life = Life { process: 0, killed: Some(at(100)), gone: at(101), pauses };
+        let mut session =
+            Session { alive_until: at(100), resumption: Some(resumption), ..Session::default() };
+        resumption_ends(&mut session, &life);
+        session.alive_until / SECOND
+    }
+
+    #[test]
+    fn what_a_killed_client_believed_ends_with_its_limit_its_sleep_or_its_stop() {
+        let usual = Resumption::default;
+        assert_eq!(alive_until(usual(), &[]), 100);
+        assert_eq!(alive_until(Resumption { limit: Some(90 * SECOND), ..usual() }, &[]), 90);
+        assert_eq!(alive_until(Resumption { limit: Some(NEVER), ..usual() }, &[]), 100);
+        assert_eq!(alive_until(Resumption { asleep: Some(80 * SECOND), ..usual() }, &[]), 80);
+        assert_eq!(alive_until(usual(), &[(50, 60)]), 100, "it has gone on since");
+        assert_eq!(alive_until(usual(), &[(50, 60), (95, 101)]), 95, "it was killed while it was stopped");
+        assert_eq!(alive_until(usual(), &[(70, 99)]), 70, "it may not have gone on yet");
+        let in_doubt = Resumption { limit: Some(75 * SECOND), ..usual() };
+        assert_eq!(alive_until(in_doubt, &[(70, 101)]), 70, "it was stopped before its limit");
     }
 }

@@ -33,6 +33,7 @@ pub(crate) fn run(
         mix,
         text_can_share: true,
         misbehaves: 500,
+        stays: 0,
     };
     let broker = Broker::default();
     let connect = |_: &mut _| {

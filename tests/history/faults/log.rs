@@ -63,6 +63,11 @@ impl Log {
 
     /// A call is about to be made.
     pub(crate) fn calling(&mut self, kind: CallKind, wants: &[(Name, Mode)]) {
+        self.calling_at(now(), kind, wants);
+    }
+
+    /// A call is about to be made. `at` is before a moment at which its session certainly went on.
+    pub(crate) fn calling_at(&mut self, at: Nanos, kind: CallKind, wants: &[(Name, Mode)]) {
         let limit = |limit: Option<Nanos>| limit.map_or("-".to_owned(), |limit| limit.to_string());
         let (letter, limit) = match kind {
             CallKind::Acquire { limit: within } => ('a', limit(within)),
@@ -72,7 +77,7 @@ impl Log {
         };
         let wants: String =
             wants.iter().map(|(name, mode)| format!(" {}:{name}", mode_text(*mode))).collect();
-        self.note(format_args!("C {} {letter} {limit}{wants}", now()));
+        self.note(format_args!("C {at} {letter} {limit}{wants}"));
         self.flush();
     }
 
@@ -87,6 +92,11 @@ impl Log {
     }
 
     pub(crate) fn answered(&mut self, outcome: Outcome) {
+        self.answered_at(now(), outcome);
+    }
+
+    /// The call was answered before `at`.
+    pub(crate) fn answered_at(&mut self, at: Nanos, outcome: Outcome) {
         let (letter, number) = match outcome {
             Outcome::Granted(token) => ('g', token.unwrap_or(0)),
             Outcome::Busy => ('b', 0),
@@ -99,18 +109,19 @@ impl Log {
             Outcome::Seen(holders) => ('s', u64::from(holders)),
             Outcome::Unknown | Outcome::Unanswered => return,
         };
-        self.note(format_args!("R {} {letter} {number}", now()));
+        self.note(format_args!("R {at} {letter} {number}"));
     }
 
-    /// The client is about to end its session.
-    pub(crate) fn ending(&mut self) {
-        self.note(format_args!("E {}", now()));
+    /// The client is about to end its session, which certainly went on at this time.
+    pub(crate) fn ending_at(&mut self, at: Nanos) {
+        self.note(format_args!("E {at}"));
         self.flush();
     }
 
-    /// The client is about to do something that may end its session at a time that it cannot know.
-    pub(crate) fn provoking(&mut self) {
-        self.note(format_args!("P {}", now()));
+    /// The client, which is alive at this time, is about to do something that may end its session at
+    /// a time that it cannot know.
+    pub(crate) fn provoking_at(&mut self, at: Nanos) {
+        self.note(format_args!("P {at}"));
         self.flush();
     }
 
@@ -122,6 +133,48 @@ impl Log {
     /// The client has found out that its session has ended.
     pub(crate) fn lost(&mut self) {
         self.note(format_args!("L {}", now()));
+    }
+
+    /// The session can go on with other connections.
+    pub(crate) fn can_resume(&mut self) {
+        self.note(format_args!("J {}", now()));
+    }
+
+    /// What follows is on a connection that was made at `since` or later.
+    pub(crate) fn connected(&mut self, since: Nanos) {
+        self.note(format_args!("K {since}"));
+    }
+
+    /// The session is in doubt, and counts as lost if it has not resumed at this time.
+    pub(crate) fn in_doubt(&mut self, limit: Nanos) {
+        self.note(format_args!("D {limit}"));
+        self.flush();
+    }
+
+    pub(crate) fn resumed(&mut self) {
+        self.note(format_args!("B {}", now()));
+    }
+
+    /// The session is lost. Its client believed in its locks until this time.
+    pub(crate) fn believed_until(&mut self, time: Nanos) {
+        self.note(format_args!("U {time}"));
+        self.flush();
+    }
+
+    /// The server says that the session, which claims so many locks, has ended.
+    pub(crate) fn told_ended(&mut self, claims: usize) {
+        self.note(format_args!("X {} {claims}", now()));
+    }
+
+    /// The machine of the client sleeps from now on: what it believes counts only up to now, unless
+    /// something is answered that it sends afterwards.
+    pub(crate) fn asleep(&mut self, since: Nanos) {
+        self.note(format_args!("S {since}"));
+        self.flush();
+    }
+
+    pub(crate) fn is_answered_again(&mut self) {
+        self.note(format_args!("A {}", now()));
     }
 
     /// A value is about to be written to a counter, or has been.
@@ -199,7 +252,25 @@ impl Notes {
                 }
                 self.increments.push(Increment { counter, value, is_certain: kind == "W" });
             }
-            _ => self.session_ends(kind, first)?,
+            "E" | "P" | "Z" | "L" => self.session_ends(kind, first)?,
+            _ => self.session_resumes(kind, first, words.next())?,
+        }
+        Some(())
+    }
+
+    fn session_resumes(&mut self, kind: &str, at: Nanos, claims: Option<&str>) -> Option<()> {
+        let session = self.sessions.last_mut()?;
+        let resumption = session.resumption.get_or_insert_default();
+        match kind {
+            "J" => {}
+            "K" => resumption.connected.push(at),
+            "D" => (resumption.doubts, resumption.limit) = (resumption.doubts + 1, Some(at)),
+            "B" => (resumption.resumed, resumption.limit) = (resumption.resumed + 1, None),
+            "U" => session.alive_until = session.alive_until.min(at),
+            "X" => resumption.told_ended = Some((at, claims?.parse().ok()?)),
+            "S" => resumption.asleep = Some(resumption.asleep.map_or(at, |asleep| asleep.min(at))),
+            "A" => resumption.asleep = None,
+            _ => return None,
         }
         Some(())
     }
@@ -243,7 +314,10 @@ impl Notes {
             "L" => {
                 session.alive_until = session.alive_until.min(at);
                 session.lost_at = Some(at);
-                session.gone_at = Some(session.gone_at.map_or(at, |gone| gone.min(at)));
+                // One that can resume keeps its connections until its client has ended.
+                if session.resumption.is_none() {
+                    session.gone_at = Some(session.gone_at.map_or(at, |gone| gone.min(at)));
+                }
             }
             _ => return None,
         }

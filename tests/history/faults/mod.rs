@@ -12,6 +12,7 @@
 //! - `gather`: combines all records into one history. `local`: the same clients as threads of this
 //!   process.
 //! - `upgrades`: has the server replace itself while all that goes on.
+//! - `resuming`: sessions that resume, and what breaks connections.
 //! - `slots`: many clients of one limited lock, which are killed.
 
 mod child;
@@ -22,6 +23,7 @@ mod fleet;
 mod gather;
 mod local;
 mod log;
+mod resuming;
 mod run;
 mod slots;
 mod upgrades;

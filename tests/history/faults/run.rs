@@ -21,12 +21,12 @@ use crate::random::{Random, fresh_seed};
 
 /// How long a broker may take to grant what it can grant before it counts as stuck. The time is
 /// long because the machine may be busy with other work.
-const GRANT_DELAY_MAX: Nanos = 8 * SECOND;
+pub(super) const GRANT_DELAY_MAX: Nanos = 8 * SECOND;
 /// How long a server may take to notice that a connection has ended.
-const END_NOTICE_MAX: Nanos = 3 * SECOND;
+pub(super) const END_NOTICE_MAX: Nanos = 3 * SECOND;
 
 /// About how many bytes are logged for a call.
-const BYTES_PER_CALL: u64 = 56;
+pub(super) const BYTES_PER_CALL: u64 = 56;
 
 /// One run at a time: a run needs the machine for itself, except for one that mostly waits.
 static TURN: Mutex<()> = Mutex::new(());
@@ -235,6 +235,7 @@ pub(crate) fn run(scenario: Scenario) -> (History, Verdict) {
         mix: scenario.mix,
         text_can_share: true,
         misbehaves: scenario.misbehaves,
+        stays: 0,
     };
     let fleet = Fleet::start(orders, scenario.processes);
     let (stopped, kicked, done) = (Vec::new(), Vec::new(), BTreeMap::new());
@@ -281,7 +282,13 @@ pub(crate) fn run_here(name: &str, mix: Mix, threads: u64, calls: u64, millis: u
 }
 
 /// Has a run checked, prints a summary, and fails if anything is wrong.
-fn judge(head: &str, gathered: &Gathered, rules: &Rules, directory: &Path, plain_too: bool) -> Verdict {
+pub(super) fn judge(
+    head: &str,
+    gathered: &Gathered,
+    rules: &Rules,
+    directory: &Path,
+    plain_too: bool,
+) -> Verdict {
     let start = Instant::now();
     let verdict = check(&gathered.history, rules);
     let lost = gathered.lost_updates(directory, plain_too);

@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::log::{Log, now};
+use super::resuming::library::LibrarySession;
+use super::resuming::riding::Rider;
+use super::resuming::session::ResumableSession;
 use crate::history::{Mode, Name, Nanos, Outcome};
 
 /// The protocol that a client speaks.
@@ -22,6 +25,10 @@ pub(crate) enum Protocol {
     Message,
     /// `message`, through [`lockd::Session`].
     Library,
+    /// `message`, with a session that resumes.
+    Resumable,
+    /// The same through [`lockd::Session`].
+    ResumableLibrary,
 }
 
 /// The address of a server: `127.0.0.1:PORT` or a path.
@@ -37,22 +44,27 @@ impl From<io::Error> for Lost {
     }
 }
 
-type Answer = Result<Outcome, Lost>;
+pub(crate) type Answer = Result<Outcome, Lost>;
 
 /// How long a client waits before it considers its server dead: for a reply that waits for no lock,
 /// and for a wait with a time limit. Longer than the time that the checker allows, so that the
 /// checker finds the fault first.
 const SERVER_DEAD_AFTER: Duration = Duration::from_secs(60);
 
+/// Why these methods are not for a client whose session resumes.
+const RIDES: &str = "a client whose session resumes makes its calls itself";
+
 /// A connected client.
 pub(crate) enum Client {
     Text(TextClient),
     Frames(FrameClient),
     Library(lockd::Session),
+    /// One whose session resumes; it makes its calls itself.
+    Rider(Box<dyn Rider>),
 }
 
 /// The name as it is sent over the wire.
-fn text(name: Name) -> String {
+pub(crate) fn text(name: Name) -> String {
     format!("n{name}")
 }
 
@@ -80,6 +92,13 @@ impl Client {
             let session = lockd::Session::connect(&url, Some(owner), Duration::from_secs(10));
             return session.map(Self::Library).map_err(|_| Lost);
         }
+        if protocol == Protocol::Resumable {
+            return Ok(Self::Rider(Box::new(ResumableSession::new(address, owner, now()))));
+        }
+        if protocol == Protocol::ResumableLibrary {
+            let session = LibrarySession::connect(&format!("tcp://{address}?resume"), owner)?;
+            return Ok(Self::Rider(Box::new(session)));
+        }
         let reader = BufReader::new(connect_socket(address)?);
         Ok(match protocol {
             Protocol::Message => Self::Frames(FrameClient { reader, next_id: 0 }),
@@ -106,6 +125,7 @@ impl Client {
                 client.lock("lock", &parameters, limit, acked, log)
             }
             Self::Library(session) => acquire_by_library(session, wants, limit, acked, log),
+            Self::Rider(_) => panic!("{RIDES}"),
         }
     }
 
@@ -121,6 +141,7 @@ impl Client {
                 let grant = session.convert(text(name).as_bytes(), mode, limit.map(Duration::from_nanos));
                 library_outcome(grant, limit)
             }
+            Self::Rider(_) => panic!("{RIDES}"),
         }
     }
 
@@ -152,6 +173,7 @@ impl Client {
                     Err(ReleaseError::Doubt(_) | ReleaseError::Lost(_)) => Err(Lost),
                 }
             }
+            Self::Rider(_) => panic!("{RIDES}"),
         }
     }
 
@@ -165,8 +187,26 @@ impl Client {
             Self::Library(session) => {
                 session.inspect(text(name).as_bytes()).map_err(|_| Lost)?.holders as u64
             }
+            Self::Rider(_) => panic!("{RIDES}"),
         };
         Ok(Outcome::Seen(u32::try_from(holders).unwrap()))
+    }
+
+    /// The client, if it makes its calls itself.
+    pub(crate) fn as_rider(&mut self) -> Option<&mut dyn Rider> {
+        match self {
+            Self::Rider(rider) => Some(rider.as_mut()),
+            _ => None,
+        }
+    }
+
+    /// Ends the session.
+    pub(crate) fn close(self) {
+        match self {
+            Self::Rider(rider) => rider.close(),
+            Self::Library(session) => session.close(),
+            Self::Text(_) | Self::Frames(_) => {}
+        }
     }
 
     /// The socket, for misuse.
@@ -178,6 +218,7 @@ impl Client {
                 session.close();
                 None
             }
+            Self::Rider(rider) => rider.into_socket(),
         }
     }
 
@@ -202,7 +243,7 @@ impl Client {
     }
 }
 
-fn want(name: Name, mode: Mode) -> Value {
+pub(crate) fn want(name: Name, mode: Mode) -> Value {
     match mode {
         Mode::Exclusive => json!({"lockName": text(name), "mode": "exclusive"}),
         Mode::Limited(limit) => json!({"lockName": text(name), "limit": limit.get()}),
@@ -210,7 +251,7 @@ fn want(name: Name, mode: Mode) -> Value {
     }
 }
 
-fn seconds(limit: Option<Nanos>) -> Value {
+pub(crate) fn seconds(limit: Option<Nanos>) -> Value {
     limit.map_or(json!(false), |limit| json!(Duration::from_nanos(limit).as_secs_f64()))
 }
 
