@@ -22,7 +22,9 @@ deep_tests() {
     "$cargo" test --release --locked --test "$program" -- --ignored --nocapture --test-threads=1 "$@"
 }
 
-histories() { deep_tests history --skip deep_upgrades; }
+histories() { deep_tests history --skip deep_upgrades --skip faults::resuming; }
+# Two million calls of sessions that resume, planted faults of the server, and the times that it takes.
+resuming() { deep_tests history faults::resuming; }
 # A million calls amid upgrades, and upgrades of up to 5,000 connections with the times that they take.
 deep_upgrades() { deep_tests history deep_upgrades && deep_tests upgrade deep_scale; }
 cable() { deep_tests cable; }
@@ -64,7 +66,7 @@ run() {
 
 summary=
 failed=
-[ $# -gt 0 ] || set -- histories deep_upgrades cable conformance waiters deep_jobs attacks deep_upgrade_kills interleavings sanitizers miri fuzzing
+[ $# -gt 0 ] || set -- histories resuming deep_upgrades cable conformance waiters deep_jobs attacks deep_upgrade_kills interleavings sanitizers miri fuzzing
 for part; do run "$part"; done
 printf '\n%s' "$summary"
 [ -z "$failed" ]

@@ -1,8 +1,8 @@
 //! A proxy on loopback between clients and their server: it resets either side of a connection, or
 //! keeps what goes in one direction, and lets go. One thread carries all bytes.
 //!
-//! A kernel gives up a peer that it does not hear. That of the proxy hears it, so whoever cuts a
-//! connection must also reset both sides in time, in the kernels' stead (`Cut`).
+//! A kernel gives up a peer that it does not hear. Here each kernel hears the proxy's. So a test that
+//! cuts a connection must also reset both sides in time, as the two kernels would.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -336,8 +336,8 @@ impl Link {
             }
         }
         if self.sides[side.other() as usize].is_none() {
-            // Nobody gets it any more. Not closed in any other way: the end of the stream would be a
-            // word that nobody has said.
+            // The side that it was for is gone. This one is reset, because an end of the stream would
+            // tell the server that the client has ended.
             pipe.bytes.clear();
             if pipe.has_ended {
                 self.reset(side);

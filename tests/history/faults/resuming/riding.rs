@@ -13,9 +13,9 @@ use crate::history::{MILLISECOND, Mode, Name, Nanos, SECOND};
 use crate::plan::Step;
 use crate::random::Random;
 
-/// A holder keeps for seconds what many want less often than the rest, by this factor; and its machine
-/// sleeps before that once in so many times.
+/// Names that many clients want are held for seconds less often than the others, by this factor.
 const WANTED_FACTOR: u64 = 25;
+/// Before one in this many of these holds, the client's machine sleeps.
 const SLEEPS_ONCE_IN: u64 = 8;
 /// For how long both.
 const STAYS: (Nanos, Nanos) = (200 * MILLISECOND, 4 * SECOND);

@@ -22,7 +22,7 @@ use crate::history::{Call, History, MILLISECOND, Nanos, Outcome, SECOND, Session
 use crate::plan::Mix;
 use crate::random::{Random, fresh_seed};
 
-/// What is done to a run, and about how often: once in so many milliseconds.
+/// The parameters of a run.
 #[derive(Clone, Copy, Debug)]
 struct Ride {
     name: &'static str,
@@ -30,15 +30,16 @@ struct Ride {
     processes: usize,
     threads: u64,
     millis: u64,
-    /// The run ends when about so many calls have been made.
+    /// The run ends when about `calls` calls have been made, or after `millis` milliseconds.
     calls: u64,
+    /// The average interval between two events of a kind, in milliseconds.
     every: &'static [(Event, u64)],
     /// For how long client processes and the server are stopped, in milliseconds.
     pauses: (u64, u64),
     server_pauses: (u64, u64),
-    /// Once in so many times, the server that ends loses its state directory.
+    /// The server loses its state directory at one in about this many ends.
     forgets: u64,
-    /// A client keeps a lock for seconds once in about so many steps.
+    /// A client keeps a lock for seconds once in about this many steps.
     stays: u64,
     /// Whether some clients use the library.
     library: bool,
@@ -374,7 +375,7 @@ fn deep(ride: Ride) {
     let (history, verdict) = run(Ride {
         calls,
         millis: 1_500_000,
-        stays: 1500,
+        stays: 500,
         threads: 8,
         // A wait without a limit is one call in the time of a hundred.
         mix: Mix { unlimited: 0, ..ride.mix },

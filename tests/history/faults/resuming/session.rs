@@ -228,7 +228,7 @@ impl ResumableSession {
         };
         self.ping = None;
         if self.held.is_empty() && self.releasing.is_empty() {
-            // Closed as any other: nobody believes in anything.
+            // There is nothing to lose: the old connection is closed as any other.
             self.state = State::Doubt(Doubt::new(None, Vec::new()));
             return;
         }

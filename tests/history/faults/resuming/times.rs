@@ -38,7 +38,7 @@ const KINDS: [Kind; 7] = [
     Kind::Kicked,
 ];
 
-/// The lock that A holds, and one that nobody holds.
+/// The lock that A holds, and a free one.
 const HELD: Name = 0;
 const FREE: Name = 1;
 
