@@ -358,6 +358,32 @@ fn a_place_in_a_queue_is_taken_again() {
 }
 
 #[test]
+fn a_place_is_taken_again_if_the_connection_ended_right_after_the_grant() {
+    let (url, server) = serve_all(|server| {
+        let mut peer = begin(&server);
+        grant(&mut peer, 7);
+        let lock = peer.expect("lock");
+        let ping = peer.expect("ping");
+        peer.reply(ping.id, OK);
+        // The last answer is old: this one is of the call that waits.
+        peer.expect("ping");
+        peer.reply(lock.id, r#"{"status":"ok","token":8}"#);
+        drop(peer);
+        let (mut peer, parameters) = resume(&server, 2);
+        assert_eq!(parameters["locks"].as_array().unwrap().len(), 1);
+        peer.expect("identify");
+        grant(&mut peer, 9);
+        peer.outlast();
+    });
+    let session = connect(&url);
+    session.acquire(b"a", Mode::Exclusive, None).unwrap();
+    assert_eq!(session.enqueue(b"b", Mode::Exclusive), Ok(Attempt::Queued));
+    assert_eq!(session.wait(b"b", None).map(|grant| grant.token), Ok(9));
+    drop(session);
+    server.join().unwrap();
+}
+
+#[test]
 fn cancelling_and_closing_end_the_waits_in_doubt() {
     let (has_read, read) = signal();
     let (url, server) = serve_all(move |server| {

@@ -117,7 +117,12 @@ impl RemoteSession {
         // In one step with the entry: once the connection is lost, a session that may be resumed
         // takes from the view what it claims to hold.
         let checked = token.map_or(Ok(()), |_| self.connection.check());
-        let checked = checked.inspect_err(|_| view.abandon(id));
+        let checked = checked.inspect_err(|_| {
+            // A session that may be resumed takes its place again, so it stays in the view.
+            if self.resume.is_none() {
+                view.abandon(id);
+            }
+        });
         let decided = if checked.is_ok() { view.decide(id, token) } else { None };
         self.note_holding(&view);
         drop(view);
