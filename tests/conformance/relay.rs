@@ -54,16 +54,25 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     is_over: AtomicBool,
-    /// Connections are being reset: nothing may send an end of the stream before that.
-    is_resetting: AtomicBool,
+    /// New connections are reset.
+    is_refusing: AtomicBool,
+}
+
+/// A client's connection, and the relay's own one to the server.
+struct Carried {
+    client: Socket,
+    server: Socket,
+    /// One of them is about to be ended: nothing is carried any more, and no end is passed on.
+    is_ending: AtomicBool,
 }
 
 struct State {
     flows: [Flow; 2],
     /// How many bytes were passed on in each direction.
     passed: [u64; 2],
-    /// Both sockets of each connection: the client's, and the server's.
-    connections: Vec<(Socket, Socket)>,
+    connections: Vec<Arc<Carried>>,
+    /// How clients have ended their connections, in the order in which they did.
+    ended_by_clients: Vec<End>,
 }
 
 pub(crate) struct Relay {
@@ -71,8 +80,8 @@ pub(crate) struct Relay {
     shared: Arc<Shared>,
     listener: Option<JoinHandle<()>>,
     transcript: Transcript,
-    /// The sockets that were ended, kept until the client has seen the end of them.
-    ended: RefCell<Vec<Socket>>,
+    /// Sockets of connections that were ended. A close would be one more thing that the peer sees.
+    kept: RefCell<Vec<Socket>>,
 }
 
 impl Shared {
@@ -103,23 +112,22 @@ impl Relay {
     }
 
     fn run(url: String, listener: Socket, to: Endpoint, transcript: &Transcript) -> Self {
-        let state = State { flows: [Flow::Pass; 2], passed: [0; 2], connections: Vec::new() };
+        let state = State {
+            flows: [Flow::Pass; 2],
+            passed: [0; 2],
+            connections: Vec::new(),
+            ended_by_clients: Vec::new(),
+        };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             changed: Condvar::new(),
             is_over: AtomicBool::new(false),
-            is_resetting: AtomicBool::new(false),
+            is_refusing: AtomicBool::new(false),
         });
         let of_listener = shared.clone();
         let thread = thread::spawn(move || accept(&listener, &to, &of_listener));
         transcript.add(format!("a relay runs at {url}"));
-        Self {
-            url,
-            shared,
-            listener: Some(thread),
-            transcript: transcript.clone(),
-            ended: RefCell::default(),
-        }
+        Self { url, shared, listener: Some(thread), transcript: transcript.clone(), kept: RefCell::default() }
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -130,23 +138,27 @@ impl Relay {
     /// its clients.
     pub(crate) fn server_side(&self) -> Vec<String> {
         let state = self.shared.state();
-        let addresses = state.connections.iter().filter_map(|(_, server)| server.local_addr().ok());
+        let addresses = state.connections.iter().filter_map(|carried| carried.server.local_addr().ok());
         addresses.filter_map(|address| Some(address.as_socket()?.to_string())).collect()
     }
 
     /// Waits until the kernels of all clients know that their connections have ended.
     pub(crate) fn until_ended(&self) -> Verdict {
-        let clients: Vec<_> = self
-            .shared
-            .state()
-            .connections
-            .iter()
-            .filter_map(|(client, _)| address_of_client(client))
-            .collect();
-        for (client, relay) in clients {
-            wait_until("the client's kernel knows of the end", || !is_established(client, relay))?;
-        }
-        Ok(())
+        let connections = self.shared.state().connections.clone();
+        let addresses = connections.iter().filter_map(|carried| address_of_client(&carried.client));
+        until_known(addresses)
+    }
+
+    /// From now on new connections are reset, or are not any more.
+    pub(crate) fn refuse(&self, is_refusing: bool) {
+        self.transcript
+            .add(format!("relay: new connections are {}", if is_refusing { "reset" } else { "carried" }));
+        self.shared.is_refusing.store(is_refusing, Ordering::SeqCst);
+    }
+
+    /// How clients have ended their connections so far.
+    pub(crate) fn ended_by_clients(&self) -> Vec<End> {
+        self.shared.state().ended_by_clients.clone()
     }
 
     /// From now on this is done to the bytes of this direction.
@@ -170,40 +182,94 @@ impl Relay {
     /// knows.
     pub(crate) fn end(&self, end: End) -> Verdict {
         self.transcript.add(format!("relay: ends all connections: {end:?}"));
-        let (clients, servers): (Vec<_>, Vec<_>) = self.shared.state().connections.drain(..).unzip();
-        let addresses: Vec<_> = clients.iter().filter_map(address_of_client).collect();
         match end {
             End::Fin => {
-                for client in &clients {
+                let connections = std::mem::take(&mut self.shared.state().connections);
+                for carried in &connections {
                     // It fails if the client has ended the connection itself.
-                    let _ = client.shutdown(Shutdown::Write);
+                    let _ = carried.client.shutdown(Shutdown::Write);
                 }
-                // Kept, because a close would be one more thing that the client sees.
-                self.ended.borrow_mut().extend(clients);
+                until_known(connections.iter().filter_map(|carried| address_of_client(&carried.client)))?;
+                for carried in &connections {
+                    let _ = carried.server.shutdown(Shutdown::Both);
+                    self.kept.borrow_mut().push(carried.client.try_clone().expect("descriptors"));
+                }
             }
             End::Reset => {
-                for client in &clients {
-                    client.set_linger(Some(Duration::ZERO)).expect("a socket");
+                for server in self.reset_clients()? {
+                    let _ = server.shutdown(Shutdown::Both);
                 }
-                // The last close of a socket that does not linger resets its connection.
-                self.shared.is_resetting.store(true, Ordering::SeqCst);
-                self.shared.changed.notify_all();
-                wait_until("the threads of the relay use no connection", || {
-                    Arc::strong_count(&self.shared) <= 2
-                })?;
-                drop(clients);
-                self.shared.is_resetting.store(false, Ordering::SeqCst);
             }
-        }
-        for (client, relay) in addresses {
-            wait_until("the client's kernel knows of the end", || !is_established(client, relay))?;
-        }
-        for server in servers {
-            let _ = server.shutdown(Shutdown::Both);
         }
         self.shared.changed.notify_all();
         Ok(())
     }
+
+    /// Resets all connections towards the client, and says nothing to the server.
+    pub(crate) fn reset_client_side(&self) -> Verdict {
+        self.transcript.add("relay: resets all connections towards the client");
+        let servers = self.reset_clients()?;
+        self.kept.borrow_mut().extend(servers);
+        Ok(())
+    }
+
+    /// Resets all connections towards the server, and ends the streams towards the client after that.
+    pub(crate) fn reset_server_side(&self) -> Verdict {
+        self.transcript.add("relay: resets all connections towards the server");
+        for Carried { client, server, .. } in self.taken()? {
+            server.set_linger(Some(Duration::ZERO)).expect("a socket");
+            drop(server);
+            let _ = client.shutdown(Shutdown::Write);
+            self.kept.borrow_mut().push(client);
+        }
+        Ok(())
+    }
+
+    /// Ends all streams towards the client; what it sends is still passed on, and so is its end.
+    pub(crate) fn end_replies(&self) -> Verdict {
+        self.transcript.add("relay: ends all streams towards the client");
+        let connections = self.shared.state().connections.clone();
+        for carried in &connections {
+            let _ = carried.client.shutdown(Shutdown::Write);
+        }
+        until_known(connections.iter().filter_map(|carried| address_of_client(&carried.client)))
+    }
+
+    /// Resets all connections towards the client; returns those towards the server.
+    fn reset_clients(&self) -> Verdict<Vec<Socket>> {
+        let mut servers = Vec::new();
+        for Carried { client, server, .. } in self.taken()? {
+            let address = address_of_client(&client);
+            client.set_linger(Some(Duration::ZERO)).expect("a socket");
+            // The last close of a socket that does not linger resets its connection.
+            drop(client);
+            until_known(address.into_iter())?;
+            servers.push(server);
+        }
+        Ok(servers)
+    }
+
+    /// All connections, which nothing is carried on any more.
+    fn taken(&self) -> Verdict<Vec<Carried>> {
+        let connections = std::mem::take(&mut self.shared.state().connections);
+        for carried in &connections {
+            carried.is_ending.store(true, Ordering::SeqCst);
+        }
+        self.shared.changed.notify_all();
+        wait_until("the threads of the relay use no connection", || {
+            connections.iter().all(|carried| Arc::strong_count(carried) == 1)
+        })?;
+        Ok(connections.into_iter().filter_map(Arc::into_inner).collect())
+    }
+}
+
+/// Waits until the clients' kernels know that these connections, of a client's address and the
+/// relay's, have ended.
+fn until_known(addresses: impl Iterator<Item = (SocketAddrV4, SocketAddrV4)>) -> Verdict {
+    for (client, relay) in addresses {
+        wait_until("the client's kernel knows of the end", || !is_established(client, relay))?;
+    }
+    Ok(())
 }
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Verdict {
@@ -236,9 +302,9 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::Relaxed);
         self.shared.changed.notify_all();
-        for (client, server) in self.shared.state().connections.drain(..) {
-            let _ = client.shutdown(Shutdown::Both);
-            let _ = server.shutdown(Shutdown::Both);
+        for carried in self.shared.state().connections.drain(..) {
+            let _ = carried.client.shutdown(Shutdown::Both);
+            let _ = carried.server.shutdown(Shutdown::Both);
         }
         if let Some(listener) = self.listener.take() {
             let _ = listener.join();
@@ -253,6 +319,10 @@ fn accept(listener: &Socket, to: &Endpoint, shared: &Arc<Shared>) {
             thread::sleep(Duration::from_millis(2));
             continue;
         };
+        if shared.is_refusing.load(Ordering::SeqCst) {
+            client.set_linger(Some(Duration::ZERO)).expect("a socket");
+            continue;
+        }
         client.set_nonblocking(false).expect("a socket");
         let Ok(server) = try_connect(to) else { continue };
         if matches!(to, Endpoint::Tcp(_)) {
@@ -261,40 +331,46 @@ fn accept(listener: &Socket, to: &Endpoint, shared: &Arc<Shared>) {
         for socket in [&client, &server] {
             socket.set_read_timeout(Some(POLL)).expect("a socket");
         }
-        let copies = |socket: &Socket| {
-            (socket.try_clone().expect("descriptors"), socket.try_clone().expect("descriptors"))
-        };
-        let ((client_in, client_out), (server_in, server_out)) = (copies(&client), copies(&server));
-        shared.state().connections.push((client, server));
-        let requests = shared.clone();
-        thread::spawn(move || pump(client_in, server_out, Direction::Requests, &requests));
-        let replies = shared.clone();
-        thread::spawn(move || pump(server_in, client_out, Direction::Replies, &replies));
+        let carried = Arc::new(Carried { client, server, is_ending: AtomicBool::new(false) });
+        shared.state().connections.push(carried.clone());
+        for direction in [Direction::Requests, Direction::Replies] {
+            let (carried, shared) = (carried.clone(), shared.clone());
+            thread::spawn(move || pump(&carried, direction, &shared));
+        }
     }
 }
 
 /// Carries bytes until one of the sockets ends or the relay is over. An end is passed on, too.
-fn pump(mut from: Socket, mut to: Socket, direction: Direction, shared: &Shared) {
+fn pump(carried: &Carried, direction: Direction, shared: &Shared) {
+    let (mut from, to) = match direction {
+        Direction::Requests => (&carried.client, &carried.server),
+        Direction::Replies => (&carried.server, &carried.client),
+    };
     let mut buffer = vec![0; 65_536];
-    while !shared.is_over() && !shared.is_resetting.load(Ordering::SeqCst) {
-        match from.read(&mut buffer) {
-            Ok(0) => break,
+    while !shared.is_over() && !carried.is_ending.load(Ordering::SeqCst) {
+        let end = match from.read(&mut buffer) {
+            Ok(0) => End::Fin,
             Ok(length) => {
-                if !pass(&buffer[..length], &mut to, direction, shared) {
-                    break;
+                if pass(&buffer[..length], to, direction, carried, shared) {
+                    continue;
                 }
+                break;
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(_) => break,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => continue,
+            Err(_) => End::Reset,
+        };
+        if direction == Direction::Requests {
+            shared.state().ended_by_clients.push(end);
         }
+        break;
     }
-    if !shared.is_resetting.load(Ordering::SeqCst) {
+    if !carried.is_ending.load(Ordering::SeqCst) {
         let _ = to.shutdown(Shutdown::Write);
     }
 }
 
 /// Does with these bytes what the trial wants; `false` if they can no longer be passed on.
-fn pass(mut bytes: &[u8], to: &mut Socket, direction: Direction, shared: &Shared) -> bool {
+fn pass(mut bytes: &[u8], mut to: &Socket, direction: Direction, carried: &Carried, shared: &Shared) -> bool {
     let place = direction as usize;
     let mut is_delayed = false;
     while !bytes.is_empty() {
@@ -316,7 +392,8 @@ fn pass(mut bytes: &[u8], to: &mut Socket, direction: Direction, shared: &Shared
                 length
             }
             Flow::Hold | Flow::First(_) => {
-                if shared.is_over() || state.connections.is_empty() {
+                if shared.is_over() || !state.connections.iter().any(|other| std::ptr::eq(&**other, carried))
+                {
                     return false;
                 }
                 drop(shared.changed.wait_timeout(state, POLL));
