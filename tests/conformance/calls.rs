@@ -79,6 +79,16 @@ impl Driver {
         self.ask(&format!("notice {}", limit.as_millis()), Some(limit))
     }
 
+    /// What the session is, as far as can be known without waiting.
+    pub(crate) fn state(&self) -> Verdict<Answer> {
+        self.ask("state", None)
+    }
+
+    /// What it is once it is no longer in doubt.
+    pub(crate) fn certain(&self, limit: Duration) -> Verdict<Answer> {
+        self.ask(&format!("certain {}", limit.as_millis()), Some(limit))
+    }
+
     /// Starts a command in the background.
     pub(crate) fn in_background(&self, command: &str) -> Verdict {
         self.ask(&format!("in-background {command}"), None)?.must_be(Word::Ok).map(drop)

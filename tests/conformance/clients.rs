@@ -81,6 +81,18 @@ const NAIVE: &[&str] = &[
     "cut-waiting-replies",
     "cut-stale",
     "cut-stale-silent",
+    "resume-fin",
+    "resume-stale",
+    "resume-away",
+    "resume-paused",
+    "resume-paused-holder",
+    "doubt-calls",
+    "doubt-streams",
+    "doubt-released",
+    "doubt-converted",
+    "doubt-ended",
+    "doubt-late",
+    "doubt-proof",
 ];
 
 /// What a client can do, by its driver's greeting.
@@ -92,7 +104,7 @@ pub(crate) struct Abilities {
 }
 
 /// All abilities of the contract.
-const ABILITIES: [&str; 27] = [
+const ABILITIES: [&str; 28] = [
     "message",
     "glockd",
     "lockd",
@@ -120,6 +132,7 @@ const ABILITIES: [&str; 27] = [
     "deadlock",
     "patient",
     "session-per-lock",
+    "resume",
 ];
 
 impl Abilities {

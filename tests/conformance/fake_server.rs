@@ -227,27 +227,30 @@ impl Connection {
         self.stream.write_all(&frame(message.to_string()))
     }
 
-    /// What a server answers to whom everything is free; `None` after a `bye`.
     fn right_answer(&self, request: &Value) -> Option<Value> {
-        let result = match request["command"].as_str().unwrap_or_default() {
-            "lock" | "convert" => {
-                json!({"status": "ok", "token": self.rules.token.fetch_add(1, Ordering::Relaxed)})
-            }
-            "unlock" if request.get("id").is_none() || request.get("lockName").is_some() => {
-                return Some(json!({"attempted": "unlock", "result": "ok", "lockName": request["lockName"]}));
-            }
-            "inspect" => json!({"status": "ok", "mode": null, "holders": 0, "waiters": 0}),
-            "hello" => hello(),
-            "cancel" => json!({"status": "notFound"}),
-            "bye" => return None,
-            _ => json!({"status": "ok"}),
-        };
-        Some(json!({"id": request["id"], "result": result}))
+        right_answer(request, self.rules.token.fetch_add(1, Ordering::Relaxed))
     }
 }
 
+/// What a server answers to a client for which everything is free, with this token; `None` after a
+/// `bye`.
+pub(crate) fn right_answer(request: &Value, token: u64) -> Option<Value> {
+    let result = match request["command"].as_str().unwrap_or_default() {
+        "lock" | "convert" => json!({"status": "ok", "token": token}),
+        "unlock" if request.get("id").is_none() || request.get("lockName").is_some() => {
+            return Some(json!({"attempted": "unlock", "result": "ok", "lockName": request["lockName"]}));
+        }
+        "inspect" => json!({"status": "ok", "mode": null, "holders": 0, "waiters": 0}),
+        "hello" => hello(),
+        "cancel" => json!({"status": "notFound"}),
+        "bye" => return None,
+        _ => json!({"status": "ok"}),
+    };
+    Some(json!({"id": request["id"], "result": result}))
+}
+
 /// What a server of this version says of itself.
-fn hello() -> Value {
+pub(crate) fn hello() -> Value {
     let features = [
         "bye",
         "cancel",
@@ -269,7 +272,7 @@ fn hello() -> Value {
 }
 
 /// The name, or the first of the names, in a request.
-fn name_of(request: &Value) -> Option<String> {
+pub(crate) fn name_of(request: &Value) -> Option<String> {
     let of = |value: &Value| {
         let digits = value["lockNameHex"].as_str();
         let bytes = digits.map(|digits| {

@@ -29,6 +29,7 @@ mod output;
 mod planted;
 mod planting;
 mod relay;
+mod resuming_server;
 mod server;
 mod stage;
 #[path = "../blackbox/support/mod.rs"]

@@ -23,13 +23,14 @@ pub(crate) enum Word {
     Exclusive,
     Shared,
     Alive,
+    Doubt,
     Forked,
     Failed,
     Error,
 }
 
 /// Each word as drivers write it.
-const WORDS: [(&str, Word); 18] = [
+const WORDS: [(&str, Word); 19] = [
     ("ok", Word::Ok),
     ("granted", Word::Granted),
     ("timeout", Word::Timeout),
@@ -45,6 +46,7 @@ const WORDS: [(&str, Word); 18] = [
     ("exclusive", Word::Exclusive),
     ("shared", Word::Shared),
     ("alive", Word::Alive),
+    ("doubt", Word::Doubt),
     ("forked", Word::Forked),
     ("failed", Word::Failed),
     ("error", Word::Error),

@@ -68,6 +68,11 @@ impl Stage {
         server
     }
 
+    /// How many servers were started.
+    pub(crate) fn servers(&self) -> usize {
+        self.servers.borrow().len()
+    }
+
     /// The URL at which the client reaches the server.
     pub(crate) fn url(&self, server: &Server) -> String {
         server.url(self.protocol())

@@ -145,6 +145,22 @@ impl Witness {
         holders.iter().filter_map(|holder| holder["address"].as_str()).map(str::to_owned).collect()
     }
 
+    /// Waits until the only connection that waits for the name is one of these.
+    pub(crate) fn until_waits(&mut self, name: &str, addresses: &[String]) -> Verdict {
+        let end = Instant::now() + HANG;
+        loop {
+            let result = self.client.call("list", json!({"prefix": name, "limit": 1}));
+            let waiters = result["locks"][0]["waiters"].as_array().cloned().unwrap_or_default();
+            let address = waiters.first().and_then(|waiter| waiter["address"].as_str());
+            let is_there = address.is_some_and(|address| addresses.iter().any(|known| known == address));
+            if waiters.len() == 1 && is_there {
+                return Ok(());
+            }
+            ensure(Instant::now() < end, || format!("{addresses:?} must wait for {name}: {result}"))?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits until so many hold the name or wait for it, together.
     pub(crate) fn until_requests(&mut self, name: &str, requests: u64) -> Verdict {
         let end = Instant::now() + HANG;

@@ -134,6 +134,7 @@ converse(
         "convert": "a command has its lock in one mode",
         "set": "it acquires several names together, but also releases them together",
         "check": "it cannot be asked; it ends the command when the lock is lost, which `notice` waits for",
+        "resume": "a command is not told that its lock is in doubt, so nothing can be asked then",
         "inspect": "it only runs commands",
         "fork": "there is no session that a child could inherit",
         "deadlock": "each command has a session of its own",

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use lockd::Session;
 use lockd::broker::{AcquireError, Grant, Mode, ReleaseError};
-use lockd::client::InspectError;
+use lockd::client::{InspectError, SessionState};
 
 const GREETING: &str = "conformance 1
 can message unix tls secret several wait limit-wait shared limit convert set token orphaned
-can check inspect background cancel notice bounded names zero-byte deadlock
+can check inspect background cancel notice bounded names zero-byte deadlock resume
 cannot fork a forked child must not use its parent's session: the Rust API cannot see forks, the C API does
 ready";
 
@@ -72,7 +72,8 @@ fn connect(name: &str, timeout: Duration, urls: &[&str]) -> Result<Session, Stri
         if more.is_empty() || url.starts_with("unix:") {
             (*url).to_owned()
         } else {
-            format!("{url}?{}", more.join("&"))
+            let asks = url.contains('?');
+            format!("{url}{}{}", if asks { "&" } else { "?" }, more.join("&"))
         }
     };
     let urls: Vec<_> = urls.iter().map(url).collect();
@@ -115,6 +116,8 @@ fn outcome(session: &Session, words: &[&str]) -> String {
             Err(error) => not_inspected(error),
         },
         ["notice", time] => notice(session, millis(time)),
+        ["state"] => known(session.state()),
+        ["certain", time] => known(session.wait_certain(Some(millis(time)))),
         ["cancel"] => {
             session.cancel();
             "ok".to_owned()
@@ -139,9 +142,18 @@ fn acquired(result: Result<Grant, AcquireError>) -> String {
         Err(AcquireError::Cancelled) => "cancelled".to_owned(),
         Err(AcquireError::Invalid(why)) => format!("invalid {}", one_line(&why)),
         Err(AcquireError::Refused(why) | AcquireError::NotYet(why)) => format!("refused {}", one_line(&why)),
+        Err(AcquireError::Doubt(why)) => format!("doubt {}", one_line(&why)),
         // The server is stopping: it ends the session.
         Err(AcquireError::Lost(why) | AcquireError::Stopping(why)) => format!("lost {}", one_line(&why)),
         Err(error) => format!("error {}", one_line(&error.to_string())),
+    }
+}
+
+fn known(state: SessionState) -> String {
+    match state {
+        SessionState::Alive => "alive".to_owned(),
+        SessionState::InDoubt { reason, .. } => format!("doubt {}", one_line(&reason)),
+        SessionState::Lost { reason } => format!("lost {}", one_line(&reason)),
     }
 }
 
@@ -159,7 +171,7 @@ fn not_inspected(error: InspectError) -> String {
 /// Waits for the news that the session is lost, without a request.
 fn notice(session: &Session, limit: Duration) -> String {
     let end = Instant::now() + limit;
-    while session.is_alive() {
+    while !matches!(session.state(), SessionState::Lost { .. }) {
         if Instant::now() > end {
             return "alive".to_owned();
         }

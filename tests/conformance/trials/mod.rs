@@ -3,6 +3,7 @@
 mod addresses;
 mod contract;
 mod crossing;
+mod doubt;
 mod ends;
 mod forking;
 mod hung;
@@ -14,6 +15,7 @@ mod network;
 mod pauses;
 mod places;
 mod refusals;
+mod resuming;
 mod sets;
 mod several;
 mod stale;
@@ -93,6 +95,8 @@ const ALL: &[&[Trial]] = &[
     text_liars::TRIALS,
     addresses::TRIALS,
     network::TRIALS,
+    resuming::TRIALS,
+    doubt::TRIALS,
 ];
 
 /// The names of all trials.

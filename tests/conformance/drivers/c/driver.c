@@ -39,6 +39,9 @@ static void say_status(char *outcome, lock_status status, const char *done) {
     case LOCK_LOST:
         say(outcome, "lost %s", lock_last_error());
         break;
+    case LOCK_DOUBT:
+        say(outcome, "doubt %s", lock_last_error());
+        break;
     case LOCK_FORKED:
         say(outcome, "forked %s", lock_last_error());
         break;
@@ -84,8 +87,9 @@ static void connect_session(const command *command, char *outcome) {
     for (int i = 3; i < command->count; i++) {
         size_t used = strlen(urls);
         int trusts = ca != NULL && strncmp(command->words[i], "tls://", 6) == 0;
-        snprintf(urls + used, sizeof urls - used, "%s%s%s%s", used > 0 ? "," : "", command->words[i],
-                 trusts ? "?ca=" : "", trusts ? ca : "");
+        const char *more = !trusts ? "" : strchr(command->words[i], '?') == NULL ? "?ca=" : "&ca=";
+        snprintf(urls + used, sizeof urls - used, "%s%s%s%s", used > 0 ? "," : "", command->words[i], more,
+                 trusts ? ca : "");
     }
     if (secret != NULL) {
         set_secret(secret);
@@ -133,11 +137,12 @@ static int64_t now_ms(void) {
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* As the header says at lock_lost_fd: poll for a second at most, and check each time. */
+/* As the header says at lock_lost_fd: poll for a second at most, and check each time. Doubt is no
+ * loss. */
 static void notice(int64_t limit_ms, char *outcome) {
     lock_status status;
     int64_t left, end = now_ms() + limit_ms;
-    while ((status = lock_check(session)) == LOCK_OK && (left = end - now_ms()) > 0) {
+    while (((status = lock_check(session)) == LOCK_OK || status == LOCK_DOUBT) && (left = end - now_ms()) > 0) {
         struct pollfd lost = {.fd = lock_lost_fd(session), .events = POLLIN};
         poll(&lost, 1, left < 1000 ? (int)left : 1000);
     }
@@ -169,6 +174,10 @@ static void carry_out(const command *command, char *outcome) {
         inspect(name, outcome);
     } else if (is_command(command, "notice")) {
         notice(time_of(words[1]), outcome);
+    } else if (is_command(command, "state")) {
+        say_status(outcome, lock_check(session), "alive");
+    } else if (is_command(command, "certain")) {
+        say_status(outcome, lock_wait_certain(session, time_of(words[1])), "alive");
     } else if (is_command(command, "cancel")) {
         say_status(outcome, lock_cancel(session), "ok");
     } else if (is_command(command, "close")) {
@@ -179,7 +188,7 @@ static void carry_out(const command *command, char *outcome) {
 
 int main(void) {
     return converse("can message unix tls secret several wait limit-wait shared limit convert set token orphaned\n"
-                    "can check inspect background cancel fork notice bounded deadlock names\n"
+                    "can check inspect background cancel fork notice bounded deadlock names resume\n"
                     "cannot zero-byte a zero byte ends a name in C",
                     carry_out);
 }

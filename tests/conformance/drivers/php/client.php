@@ -12,6 +12,7 @@ namespace Conformance;
 use Lockd\Client;
 use Lockd\Exception as E;
 use Lockd\Lock;
+use Lockd\SessionState;
 
 require __DIR__ . '/conformance.php';
 require packageDirectory() . '/autoload.php';
@@ -38,6 +39,8 @@ final class Driver
                 'check' => $this->check(nameOf($words[0])),
                 'inspect' => $this->inspect(nameOf($words[0])),
                 'notice' => $this->notice((float) secondsOf($words[0])),
+                'state' => $this->known($this->client->state()),
+                'certain' => $this->known($this->client->waitCertain((float) secondsOf($words[0]))),
                 'close' => $this->close(),
                 default => 'error this command is not known',
             };
@@ -51,6 +54,8 @@ final class Driver
             return 'timeout';
         } catch (E\ConnectException | E\LibraryException $problem) {
             return "failed {$problem->getMessage()}";
+        } catch (E\DoubtException $problem) {
+            return "doubt {$problem->getMessage()}";
         } catch (E\ConnectionLostException $problem) {
             return "lost {$problem->getMessage()}";
         } catch (E\RefusedException $problem) {
@@ -67,7 +72,12 @@ final class Driver
     {
         $ca = getenv('CONFORMANCE_CA');
         if ($ca !== false) {
-            $urls = preg_replace('#^tls://.*#', "$0?ca=$ca", $urls);
+            $trusting = static fn (string $url): string => match (true) {
+                !str_starts_with($url, 'tls://') => $url,
+                str_contains($url, '?') => "$url&ca=$ca",
+                default => "$url?ca=$ca",
+            };
+            $urls = array_map($trusting, $urls);
         }
         $secret = getenv('CONFORMANCE_SECRET');
         $file = $secret === false ? false : tmpfile();
@@ -114,7 +124,7 @@ final class Driver
     {
         $lock = $this->locks[$name] ?? null;
         if ($lock === null) {
-            return $this->client->stands() ? 'not-held' : 'lost the session has ended';
+            return $this->notHeld();
         }
         return $lock->convert(...$mode, timeout: $timeout) ? $this->granted($lock) : 'timeout';
     }
@@ -134,7 +144,7 @@ final class Driver
     {
         $lock = $this->locks[$name] ?? null;
         if ($lock === null) {
-            return $this->client->stands() ? 'not-held' : 'lost the session has ended';
+            return $this->notHeld();
         }
         $isReleased = $lock->release();
         unset($this->locks[$name]);
@@ -147,7 +157,23 @@ final class Driver
         if (isset($this->locks[$name]) && $this->locks[$name]->isHeld()) {
             return 'held';
         }
-        return $this->client->stands() ? 'not-held' : 'lost the session has ended';
+        return $this->notHeld();
+    }
+
+    /** Why it does not hold a lock, as far as it knows. */
+    private function notHeld(): string
+    {
+        $known = $this->known($this->client->state());
+        return $known === 'alive' ? 'not-held' : $known;
+    }
+
+    private function known(SessionState $state): string
+    {
+        return match ($state) {
+            SessionState::Alive => 'alive',
+            SessionState::InDoubt => 'doubt the connection has ended',
+            SessionState::Lost => 'lost the session has ended',
+        };
     }
 
     private function inspect(string $name): string
@@ -159,7 +185,7 @@ final class Driver
     private function notice(float $seconds): string
     {
         for ($end = hrtime(true) + $seconds * 1e9; hrtime(true) < $end; usleep(20000)) {
-            if (!$this->client->stands()) {
+            if ($this->client->state() === SessionState::Lost) {
                 return 'lost the session has ended';
             }
         }
@@ -175,7 +201,7 @@ final class Driver
 
 $transport = $argv[1] ?? 'streams';
 $can = 'message unix secret several wait limit-wait shared limit convert token orphaned check inspect fork notice'
-    . ' bounded deadlock names';
+    . ' bounded deadlock names resume';
 $cannot = [
     'set' => 'it locks one name at a time',
     'zero-byte' => 'it refuses them, since they would end a name in C',

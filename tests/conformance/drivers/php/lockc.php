@@ -110,4 +110,5 @@ converse(($argv[1] ?? 'lockd') . ' unix fork bounded', [
     'deadlock' => 'its protocol does not wait',
     'names' => 'its protocol folds white space',
     'zero-byte' => 'it refuses them',
+    'resume' => 'its protocol cannot resume',
 ], $driver->carryOut(...), $driver->close(...));

@@ -199,6 +199,7 @@ $can = 'message unix wait limit-wait shared limit convert check inspect fork not
 $driver = new Driver();
 converse($can, [
     'tls' => 'it speaks the protocol as it was',
+    'resume' => 'it speaks the protocol as it was',
     'secret' => 'it is sent only by a hello, which the class makes by itself',
     'several' => 'it has one server',
     'set' => 'it unlocks one name at a time',

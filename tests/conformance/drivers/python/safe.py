@@ -90,6 +90,7 @@ converse(
         "inspect": "it shows nothing of the locks of others",
         "background": "it makes one call at a time",
         "cancel": "it makes one call at a time; an exception in the waiting thread ends a wait",
+        "resume": "a session of it is lost with its connection, which keeps it small",
         "patient": "it never connects again by itself",
         "session-per-lock": "all locks of a session are on one connection",
     },
