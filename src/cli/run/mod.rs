@@ -99,9 +99,14 @@ goes on. The lock is in doubt: it may still be held, and nobody else can have it
 and resumes its session; the lock and its token stay. One line says that the connection is lost, and one that the \
 session has resumed. If it does not resume in time, COMMAND is ended as below, so early that it is dead before anybody \
 else can have the lock: --grace and a second before 16.5 s have passed since the last request that the server has \
-answered (with its default dead-peer timeout of 25 s; lockd run asks every few seconds). A --grace of more than 11 s \
-leaves no time for that: then COMMAND is ended at once. The server must have a state directory; otherwise, and with \
+answered (with its default dead-peer timeout of 25 s; lockd run asks every few seconds). With the default grace the \
+server must be back within about 6 s. With a --grace of more than 11 s there may be no time left, and with 15 s or more there \
+is practically none: then COMMAND is ended at once. The server must have a state directory; otherwise, and with \
 --no-resume, a lost connection is a lost lock.
+
+Use --no-resume behind a proxy that ends TCP connections (a load balancer in TCP mode, ssh -L, kubectl port-forward). \
+If it dies, the server takes the end of the stream for the word of lockd run and frees the lock at once, while lockd run \
+would believe that the lock is in doubt, and let COMMAND go on.
 
 If COMMAND itself starts a lockd run for the same NAME, that would wait for ever. It fails at once if the server shows \
 that the lock is still held with the token in LOCKD_HELD. Where the server has --no-dump, or COMMAND clears its \
@@ -204,8 +209,9 @@ pub(super) struct RunOptions {
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = at_least, allow_negative_numbers = true)]
     at_least: Duration,
 
-    /// If the connection is lost, end COMMAND at once, instead of resuming the session on another one
-    /// (unless the address of the server has ?resume)
+    /// If the connection is lost, end COMMAND at once, instead of resuming the session on another one.
+    /// For servers behind a proxy that ends TCP connections. Has no effect if the address of the
+    /// server has ?resume
     #[arg(long)]
     no_resume: bool,
 
