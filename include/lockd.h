@@ -40,6 +40,8 @@
  * - If a server does not answer, no call waits for longer than its dead-peer timeout (25 seconds,
  *   unless configured otherwise). The exceptions are lock_connect, lock_connect_and_acquire and calls
  *   that wait for a lock: they wait for up to their own time limit, and without one for ever.
+ *   lock_wait_certain waits for up to its own time limit, too, but while the session holds a lock,
+ *   not for longer than it can be in doubt (lock_connect).
  *   lock_cancel and lock_end end every call of a session.
  * - The library prints nothing and never ends the process.
  * - fork. Handles belong to the process that made them. In a forked child, each call with an
@@ -62,7 +64,9 @@
  * The result of a call. The numbers never change, and no number ever gets another meaning.
  *
  * If a call that takes a lock or changes its mode returns any status except LOCK_OK, LOCK_PENDING,
- * LOCK_INTERRUPTED and LOCK_LOST, it has changed nothing. After every status except LOCK_OK and
+ * LOCK_INTERRUPTED, LOCK_LOST and LOCK_DOUBT, it has changed nothing. After LOCK_DOUBT a
+ * conversion that was under way may have been done, and the place of lock_wait is kept. A
+ * lock_release that returns LOCK_DOUBT has given the name up. After every status except LOCK_OK and
  * LOCK_PENDING, lock_last_error has a text for this call. It says more than lock_strerror where
  * more is known: above all after LOCK_INVALID, LOCK_REFUSED, LOCK_DEADLOCK, LOCK_LOST, LOCK_IO and
  * LOCK_INTERNAL, and after LOCK_ALREADY_HELD if the lock is held in another mode.
@@ -453,23 +457,27 @@ struct lock_session *lock_open(struct lock_broker *broker, const char *owner);
  * offers this. When such a session loses its connection while it holds a lock, it is in doubt: the
  * server keeps the locks for a while, and the library connects again and shows what it holds. Then
  * the session continues with the same locks and tokens, or it is lost. While it is in doubt,
- * nothing may be begun on the strength of a lock: another session may get it as soon as this one is
- * lost. Work that is under way may go on to the next point where it can wait; there, call
- * lock_wait_certain. Only what the lock does not protect may go on past the limit of the doubt.
+ * nothing may be begun on the strength of a lock: another session may get it as soon as this one
+ * is lost. Work that is under way may go on to the next point where it can wait; there, call
+ * lock_wait_certain, which waits for the verdict: resumed, or lost. Only what the lock does not
+ * protect may go on after a loss. No proxy that ends TCP connections may be between the two: if it
+ * dies, the server takes that for the end of the session, and frees its locks at once.
  *
- * There is no thread that does this: every call of the session goes on with connecting. The doubt
- * is over at the latest 16.5 seconds after the library sent the last request that the server has
- * answered (with the usual dead-peer timeout of 25 seconds). If that is past when the connection
- * ends, the session is lost at once. So call lock_check every second or so, also while all is
- * well: it asks the server when the last answer is some seconds old. Calls that wait do so, too. A
- * session that holds nothing begins anew, and its calls that wait go on waiting.
+ * There is no thread that does this: every call of the session goes on with connecting. The
+ * verdict comes at the latest 16.5 seconds after the library sent the last request that the server
+ * has answered (with the usual dead-peer timeout of 25 seconds). If that is past when the
+ * connection ends, the session is lost at once. So call lock_check every second or so, also while
+ * all is well: it asks the server when the last answer is some seconds old. Calls that wait do so,
+ * too. A session that holds nothing begins anew, and its calls that wait go on waiting.
  *
  * In doubt, the calls do this: lock_acquire, lock_acquire_all, lock_wait and lock_convert to fewer
  * holders wait for up to their time limit, and then ask again, at the end of the queue; at the
  * limit they return LOCK_DOUBT. All others return LOCK_DOUBT at once. lock_release and
  * lock_release_all give the names up all the same: the server frees the locks when the session is
- * resumed or lost. A release that was sent before waits for certainty, at most for the server's
- * dead-peer timeout. lock_close and lock_end end the session, and free its locks.
+ * resumed or lost. A release that was sent before waits for the verdict, at most for the server's
+ * dead-peer timeout. lock_close, lock_end and lock_abandon end the session. They free its locks at
+ * once only as far as the server can be reached; otherwise the server frees them in its time, as
+ * those of a session that does not come back.
  *
  * @param url         tcp://HOST:PORT, tls://HOST:PORT or unix:/PATH; or an address as
  *                    lock_server_address returns it and a server logs it: message://HOST:PORT,
@@ -500,8 +508,10 @@ struct lock_session *lock_connect(const char *url, const char *owner, int64_t ti
  *
  * Any thread; waits for nothing, not even for a server that does not answer. (A server that takes
  * no bytes at the moment only notices the end of the connection, as if the program had crashed:
- * then the locks are orphaned.) In a forked child it frees the handle, and the parent keeps its
- * locks: the child's copy of the connection was closed at the fork.
+ * then the locks are orphaned.) If the session is in doubt (lock_connect), its locks are free at
+ * once only as far as the server can be reached; otherwise in the server's time. In a forked child
+ * it frees the handle, and the parent keeps its locks: the child's copy of the connection was
+ * closed at the fork.
  */
 void lock_close(struct lock_session *session);
 
@@ -509,7 +519,7 @@ void lock_close(struct lock_session *session);
  * Ends a session in an orderly way without freeing its handle: its locks are freed as if they had
  * been released, and its places in queues are given up. On a server this closes the connection.
  * Calls of the session that are in progress in other threads return LOCK_LOST, and so do all later
- * ones. The handle must still be freed with lock_close.
+ * ones. The handle must still be freed with lock_close. In doubt, as for lock_close.
  *
  * @param session  The session. It may have ended already.
  *
@@ -523,7 +533,7 @@ enum lock_status lock_end(struct lock_session *session);
  * Ends a session as lock_end does, but as if the program had crashed: the next exclusive holder of
  * each lock that the session held exclusively is told that the lock is orphaned (lock_info), since
  * the work under it may be half done. For a program that could not finish what it did under a
- * lock, and continues to run.
+ * lock, and continues to run. In doubt, as for lock_close.
  *
  * @param session  The session. If it has ended already, this changes nothing.
  *
@@ -565,7 +575,8 @@ size_t lock_close_all(void);
  *         difference. Locks on the other servers stay held until they are released or the session
  *         is closed;
  *         LOCK_DOUBT: only from a session that resumes. It has lost its connection; this call has
- *         gone on with connecting again. See lock_connect;
+ *         gone on with connecting again. See lock_connect. On several servers: if that is so for
+ *         one where the session holds a lock, and none is lost;
  *         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
  *
  * Any thread; never blocks. If the session resumes, this asks the server now and then, without
@@ -574,24 +585,23 @@ size_t lock_close_all(void);
 enum lock_status lock_check(struct lock_session *session);
 
 /**
- * Waits for up to timeout_ms until it is certain whether the session has its locks. For a program
- * that has been told LOCK_DOUBT, or is at a point where it can wait. For a session that does not
- * resume it is lock_check.
+ * Waits for up to timeout_ms for the verdict: whether the session has its locks. For a program that
+ * has been told LOCK_DOUBT, or is at a point where it can wait. For a session that does not resume
+ * it is lock_check.
  *
  * @param session     The session.
  * @param timeout_ms  In milliseconds; negative: for as long as it takes. While the session holds a
- *                    lock, that is not longer than the limit of the doubt (lock_connect).
+ *                    lock, the verdict comes within the time that lock_connect names.
  *
  * @return LOCK_OK: the session is alive, and has its locks;
  *         LOCK_LOST: as from lock_check;
- *         LOCK_DOUBT: still uncertain. Before the time is over only if lock_cancel or, for a session
- *         on a server, a signal handler has ended the wait;
+ *         LOCK_DOUBT: there is no verdict yet, which is no loss: call it again. Before the time is
+ *         over only if lock_cancel or a signal handler has ended the wait;
  *         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
  *
  * Any thread; blocks. lock_cancel and lock_end end it.
  */
-enum lock_status lock_wait_certain(struct lock_session *session,
-                                   int64_t timeout_ms);
+enum lock_status lock_wait_certain(struct lock_session *session, int64_t timeout_ms);
 
 /**
  * Whether the session resumes when it loses its connection: its address has asked for that
@@ -610,7 +620,8 @@ int lock_resumable(struct lock_session *session);
  * A descriptor for poll(2) that becomes readable when a session on a server is lost. It also
  * becomes readable when something else has arrived for the session, such as the grant of a
  * lock that lock_enqueue has asked for. So when it is readable, call lock_check, which reads
- * everything that has arrived and returns LOCK_LOST or LOCK_OK.
+ * everything that has arrived and returns LOCK_OK or LOCK_LOST, or LOCK_DOUBT if the session
+ * resumes.
  *
  * A loop that has places in queues must call lock_wait with a limit of 0 for each of them before
  * it polls, every time: any call of the session may have read the grant along with its own answer,
@@ -626,7 +637,8 @@ int lock_resumable(struct lock_session *session);
  * loop spins.
  *
  * For a session that resumes, it becomes readable when doubt begins, when it ends, and in between
- * whenever lock_check would go on with connecting. After LOCK_DOUBT, continue to poll.
+ * whenever lock_check would go on with connecting. LOCK_DOUBT is no loss: continue to poll. Then
+ * call lock_check at least every second, as always: it also asks the server.
  *
  * It is meaningful only while no call of the session is in progress. Do not read from it, and do
  * not close it: it belongs to the session. On several servers it is readable if one of the
@@ -1019,18 +1031,23 @@ enum lock_status lock_inspect_slots(struct lock_session *session,
  * status:
  *
  *   {"locks":[{"lockName":"invoice/4711","mode":"exclusive",
- *              "holders":[{"address":"127.0.0.1:60916","name":"invoices","token":1795,"heldFor":0.5}],
- *              "waiters":[{"address":"unix:7","name":null,"mode":"shared","waitingFor":0.25}]}],
+ *              "holders":[{"address":"127.0.0.1:60916","name":"invoices","token":1795,"heldFor":9.5,
+ *                          "session":12,"inDoubt":1.25}],
+ *              "waiters":[{"address":"unix:7","name":null,"mode":"shared","waitingFor":0.25,
+ *                          "session":14}]}],
  *    "more":false}
  *
  * `mode` is null if there are only waiters. If the number of holders is limited, `mode` is shared,
  * and `limit` is present: for the lock the limit in force, for a holder and a waiter its own.
- * `orphaned` is present, and true, if lock_inspect would say so. For a name that is not UTF-8,
- * `lockNameHex` has its bytes in hexadecimal, and `lockName` has the same name with a replacement
- * character for what is not UTF-8. If `more` is true, ask for the next page with the bytes of the
- * last name as `after`. The pages are no snapshot, but a lock that is there all the time is on
- * exactly one page. On several servers the page covers all of them, and a name is shown as it is
- * on the server that it belongs to.
+ * `orphaned` is present, and true, if lock_inspect would say so. `session` is the number of the
+ * session, by which a holder of one lock is found among the waiters for another. `inDoubt` is
+ * present only for a session that can resume and has lost its connection: for how many seconds.
+ * `heldFor` counts from the grant, or from when the session resumed at a later server. For a name
+ * that is not UTF-8, `lockNameHex` has its bytes in hexadecimal, and `lockName` has the same name
+ * with a replacement character for what is not UTF-8. If `more` is true, ask for the next page
+ * with the bytes of the last name as `after`. The pages are no snapshot, but a lock that is there
+ * all the time is on exactly one page. On several servers the page covers all of them, and a name
+ * is shown as it is on the server that it belongs to.
  *
  * @param session  The session.
  * @param prefix   Only names that begin with this. NULL: all.
@@ -1179,8 +1196,10 @@ enum lock_status lock_server_address(const struct lock_server *server,
  *
  * If the server was given a state directory (lock_serve_with), the broker ends too. The next start
  * with that directory grants at once if all clients that held locks could be told that they are
- * lost; otherwise it grants only after the dead-peer timeout. If sessions in this program still
- * hold locks of the broker, no other server can use the directory until the process ends.
+ * lost. If some of them can resume (lock_connect), it grants as soon as they are back, or after
+ * the dead-peer timeout; if one could not be told, only after the dead-peer timeout. If sessions
+ * in this program still hold locks of the broker, no other server can use the directory until the
+ * process ends.
  *
  * Any thread; blocks until the threads have ended, normally for milliseconds. But a client that
  * holds locks and cannot be told that they are lost takes up to the dead-peer timeout (25 seconds

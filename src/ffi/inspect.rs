@@ -201,18 +201,23 @@ pub unsafe extern "C" fn lock_inspect_slots(
 /// status:
 ///
 ///   {"locks":[{"lockName":"invoice/4711","mode":"exclusive",
-///              "holders":[{"address":"127.0.0.1:60916","name":"invoices","token":1795,"heldFor":0.5}],
-///              "waiters":[{"address":"unix:7","name":null,"mode":"shared","waitingFor":0.25}]}],
+///              "holders":[{"address":"127.0.0.1:60916","name":"invoices","token":1795,"heldFor":9.5,
+///                          "session":12,"inDoubt":1.25}],
+///              "waiters":[{"address":"unix:7","name":null,"mode":"shared","waitingFor":0.25,
+///                          "session":14}]}],
 ///    "more":false}
 ///
 /// `mode` is null if there are only waiters. If the number of holders is limited, `mode` is shared,
 /// and `limit` is present: for the lock the limit in force, for a holder and a waiter its own.
-/// `orphaned` is present, and true, if lock_inspect would say so. For a name that is not UTF-8,
-/// `lockNameHex` has its bytes in hexadecimal, and `lockName` has the same name with a replacement
-/// character for what is not UTF-8. If `more` is true, ask for the next page with the bytes of the
-/// last name as `after`. The pages are no snapshot, but a lock that is there all the time is on
-/// exactly one page. On several servers the page covers all of them, and a name is shown as it is
-/// on the server that it belongs to.
+/// `orphaned` is present, and true, if lock_inspect would say so. `session` is the number of the
+/// session, by which a holder of one lock is found among the waiters for another. `inDoubt` is
+/// present only for a session that can resume and has lost its connection: for how many seconds.
+/// `heldFor` counts from the grant, or from when the session resumed at a later server. For a name
+/// that is not UTF-8, `lockNameHex` has its bytes in hexadecimal, and `lockName` has the same name
+/// with a replacement character for what is not UTF-8. If `more` is true, ask for the next page
+/// with the bytes of the last name as `after`. The pages are no snapshot, but a lock that is there
+/// all the time is on exactly one page. On several servers the page covers all of them, and a name
+/// is shown as it is on the server that it belongs to.
 ///
 /// @param session  The session.
 /// @param prefix   Only names that begin with this. NULL: all.

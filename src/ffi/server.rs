@@ -238,8 +238,10 @@ pub unsafe extern "C" fn lock_server_address(
 ///
 /// If the server was given a state directory (lock_serve_with), the broker ends too. The next start
 /// with that directory grants at once if all clients that held locks could be told that they are
-/// lost; otherwise it grants only after the dead-peer timeout. If sessions in this program still
-/// hold locks of the broker, no other server can use the directory until the process ends.
+/// lost. If some of them can resume (lock_connect), it grants as soon as they are back, or after
+/// the dead-peer timeout; if one could not be told, only after the dead-peer timeout. If sessions
+/// in this program still hold locks of the broker, no other server can use the directory until the
+/// process ends.
 ///
 /// Any thread; blocks until the threads have ended, normally for milliseconds. But a client that
 /// holds locks and cannot be told that they are lost takes up to the dead-peer timeout (25 seconds

@@ -74,23 +74,27 @@ pub unsafe extern "C" fn lock_open(broker: *mut lock_broker, owner: *const c_cha
 /// offers this. When such a session loses its connection while it holds a lock, it is in doubt: the
 /// server keeps the locks for a while, and the library connects again and shows what it holds. Then
 /// the session continues with the same locks and tokens, or it is lost. While it is in doubt,
-/// nothing may be begun on the strength of a lock: another session may get it as soon as this one is
-/// lost. Work that is under way may go on to the next point where it can wait; there, call
-/// lock_wait_certain. Only what the lock does not protect may go on past the limit of the doubt.
+/// nothing may be begun on the strength of a lock: another session may get it as soon as this one
+/// is lost. Work that is under way may go on to the next point where it can wait; there, call
+/// lock_wait_certain, which waits for the verdict: resumed, or lost. Only what the lock does not
+/// protect may go on after a loss. No proxy that ends TCP connections may be between the two: if it
+/// dies, the server takes that for the end of the session, and frees its locks at once.
 ///
-/// There is no thread that does this: every call of the session goes on with connecting. The doubt
-/// is over at the latest 16.5 seconds after the library sent the last request that the server has
-/// answered (with the usual dead-peer timeout of 25 seconds). If that is past when the connection
-/// ends, the session is lost at once. So call lock_check every second or so, also while all is
-/// well: it asks the server when the last answer is some seconds old. Calls that wait do so, too. A
-/// session that holds nothing begins anew, and its calls that wait go on waiting.
+/// There is no thread that does this: every call of the session goes on with connecting. The
+/// verdict comes at the latest 16.5 seconds after the library sent the last request that the server
+/// has answered (with the usual dead-peer timeout of 25 seconds). If that is past when the
+/// connection ends, the session is lost at once. So call lock_check every second or so, also while
+/// all is well: it asks the server when the last answer is some seconds old. Calls that wait do so,
+/// too. A session that holds nothing begins anew, and its calls that wait go on waiting.
 ///
 /// In doubt, the calls do this: lock_acquire, lock_acquire_all, lock_wait and lock_convert to fewer
 /// holders wait for up to their time limit, and then ask again, at the end of the queue; at the
 /// limit they return LOCK_DOUBT. All others return LOCK_DOUBT at once. lock_release and
 /// lock_release_all give the names up all the same: the server frees the locks when the session is
-/// resumed or lost. A release that was sent before waits for certainty, at most for the server's
-/// dead-peer timeout. lock_close and lock_end end the session, and free its locks.
+/// resumed or lost. A release that was sent before waits for the verdict, at most for the server's
+/// dead-peer timeout. lock_close, lock_end and lock_abandon end the session. They free its locks at
+/// once only as far as the server can be reached; otherwise the server frees them in its time, as
+/// those of a session that does not come back.
 ///
 /// @param url         tcp://HOST:PORT, tls://HOST:PORT or unix:/PATH; or an address as
 ///                    lock_server_address returns it and a server logs it: message://HOST:PORT,
@@ -139,8 +143,10 @@ pub unsafe extern "C" fn lock_connect(
 ///
 /// Any thread; waits for nothing, not even for a server that does not answer. (A server that takes
 /// no bytes at the moment only notices the end of the connection, as if the program had crashed:
-/// then the locks are orphaned.) In a forked child it frees the handle, and the parent keeps its
-/// locks: the child's copy of the connection was closed at the fork.
+/// then the locks are orphaned.) If the session is in doubt (lock_connect), its locks are free at
+/// once only as far as the server can be reached; otherwise in the server's time. In a forked child
+/// it frees the handle, and the parent keeps its locks: the child's copy of the connection was
+/// closed at the fork.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_close(session: *mut lock_session) {
     // SAFETY: the caller passes a session that is not used any more, or NULL.
@@ -150,7 +156,7 @@ pub unsafe extern "C" fn lock_close(session: *mut lock_session) {
 /// Ends a session in an orderly way without freeing its handle: its locks are freed as if they had
 /// been released, and its places in queues are given up. On a server this closes the connection.
 /// Calls of the session that are in progress in other threads return LOCK_LOST, and so do all later
-/// ones. The handle must still be freed with lock_close.
+/// ones. The handle must still be freed with lock_close. In doubt, as for lock_close.
 ///
 /// @param session  The session. It may have ended already.
 ///
@@ -166,7 +172,7 @@ pub unsafe extern "C" fn lock_end(session: *mut lock_session) -> lock_status {
 /// Ends a session as lock_end does, but as if the program had crashed: the next exclusive holder of
 /// each lock that the session held exclusively is told that the lock is orphaned (lock_info), since
 /// the work under it may be half done. For a program that could not finish what it did under a
-/// lock, and continues to run.
+/// lock, and continues to run. In doubt, as for lock_close.
 ///
 /// @param session  The session. If it has ended already, this changes nothing.
 ///
@@ -212,7 +218,8 @@ pub unsafe extern "C" fn lock_close_all() -> usize {
 ///         difference. Locks on the other servers stay held until they are released or the session
 ///         is closed;
 ///         LOCK_DOUBT: only from a session that resumes. It has lost its connection; this call has
-///         gone on with connecting again. See lock_connect;
+///         gone on with connecting again. See lock_connect. On several servers: if that is so for
+///         one where the session holds a lock, and none is lost;
 ///         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; never blocks. If the session resumes, this asks the server now and then, without
@@ -224,18 +231,18 @@ pub unsafe extern "C" fn lock_check(session: *mut lock_session) -> lock_status {
     unsafe { guard_session(session, body) }
 }
 
-/// Waits for up to timeout_ms until it is certain whether the session has its locks. For a program
-/// that has been told LOCK_DOUBT, or is at a point where it can wait. For a session that does not
-/// resume it is lock_check.
+/// Waits for up to timeout_ms for the verdict: whether the session has its locks. For a program that
+/// has been told LOCK_DOUBT, or is at a point where it can wait. For a session that does not resume
+/// it is lock_check.
 ///
 /// @param session     The session.
 /// @param timeout_ms  In milliseconds; negative: for as long as it takes. While the session holds a
-///                    lock, that is not longer than the limit of the doubt (lock_connect).
+///                    lock, the verdict comes within the time that lock_connect names.
 ///
 /// @return LOCK_OK: the session is alive, and has its locks;
 ///         LOCK_LOST: as from lock_check;
-///         LOCK_DOUBT: still uncertain. Before the time is over only if lock_cancel or, for a session
-///         on a server, a signal handler has ended the wait;
+///         LOCK_DOUBT: there is no verdict yet, which is no loss: call it again. Before the time is
+///         over only if lock_cancel or a signal handler has ended the wait;
 ///         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; blocks. lock_cancel and lock_end end it.
@@ -273,7 +280,8 @@ pub unsafe extern "C" fn lock_resumable(session: *mut lock_session) -> c_int {
 /// A descriptor for poll(2) that becomes readable when a session on a server is lost. It also
 /// becomes readable when something else has arrived for the session, such as the grant of a
 /// lock that lock_enqueue has asked for. So when it is readable, call lock_check, which reads
-/// everything that has arrived and returns LOCK_LOST or LOCK_OK.
+/// everything that has arrived and returns LOCK_OK or LOCK_LOST, or LOCK_DOUBT if the session
+/// resumes.
 ///
 /// A loop that has places in queues must call lock_wait with a limit of 0 for each of them before
 /// it polls, every time: any call of the session may have read the grant along with its own answer,
@@ -289,7 +297,8 @@ pub unsafe extern "C" fn lock_resumable(session: *mut lock_session) -> c_int {
 /// loop spins.
 ///
 /// For a session that resumes, it becomes readable when doubt begins, when it ends, and in between
-/// whenever lock_check would go on with connecting. After LOCK_DOUBT, continue to poll.
+/// whenever lock_check would go on with connecting. LOCK_DOUBT is no loss: continue to poll. Then
+/// call lock_check at least every second, as always: it also asks the server.
 ///
 /// It is meaningful only while no call of the session is in progress. Do not read from it, and do
 /// not close it: it belongs to the session. On several servers it is readable if one of the

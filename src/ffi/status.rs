@@ -25,7 +25,9 @@ pub enum lock_mode {
 /// The result of a call. The numbers never change, and no number ever gets another meaning.
 ///
 /// If a call that takes a lock or changes its mode returns any status except LOCK_OK, LOCK_PENDING,
-/// LOCK_INTERRUPTED and LOCK_LOST, it has changed nothing. After every status except LOCK_OK and
+/// LOCK_INTERRUPTED, LOCK_LOST and LOCK_DOUBT, it has changed nothing. After LOCK_DOUBT a
+/// conversion that was under way may have been done, and the place of lock_wait is kept. A
+/// lock_release that returns LOCK_DOUBT has given the name up. After every status except LOCK_OK and
 /// LOCK_PENDING, lock_last_error has a text for this call. It says more than lock_strerror where
 /// more is known: above all after LOCK_INVALID, LOCK_REFUSED, LOCK_DEADLOCK, LOCK_LOST, LOCK_IO and
 /// LOCK_INTERNAL, and after LOCK_ALREADY_HELD if the lock is held in another mode.
