@@ -201,12 +201,17 @@ impl SessionGroup {
     /// Whether the session has its locks on every server where it holds a lock or waits for one, and
     /// a connection to at least one server.
     pub(crate) fn state(&self) -> SessionState {
+        self.combined(ServerSession::state)
+    }
+
+    /// The state of the whole session, of those that `state` returns for each server.
+    fn combined(&self, state: impl Fn(&ServerSession) -> SessionState) -> SessionState {
         let mut any_alive = None;
         let (mut needed, mut unneeded) = (None, Vec::new());
         // Every server is asked, so that what has arrived from each is read and polling can start
         // again.
         for session in self.sessions() {
-            let state = session.state();
+            let state = state(session);
             match &state {
                 SessionState::Alive => any_alive = Some(state),
                 SessionState::InDoubt { left: Some(_), .. } => needed = worse(needed, state),
@@ -231,11 +236,8 @@ impl SessionGroup {
     /// As [`state`](Self::state), once every server's is certain, or after `limit`.
     pub(crate) fn wait_certain(&self, limit: Option<Duration>) -> SessionState {
         let deadline = deadline(limit);
-        for session in self.sessions() {
-            let rest = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
-            session.wait_certain(deadline.map_or(limit, |deadline| Some(rest(deadline))));
-        }
-        self.state()
+        let rest = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+        self.combined(|session| session.wait_certain(deadline.map_or(limit, |deadline| Some(rest(deadline)))))
     }
 
     /// Whether all of its sessions are resumed if they lose their connections.

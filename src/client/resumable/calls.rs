@@ -160,12 +160,21 @@ impl ReconnectingSession {
     /// Waits for up to `limit` until it is certain whether the session has its locks.
     pub(in crate::client) fn wait_certain(&self, limit: Option<Duration>) -> SessionState {
         let patience = self.patience(limit);
-        let mut shared = self.shared.lock();
-        self.step(&mut shared);
-        drop(shared);
-        // Whatever ends the wait, the state says it. A program that polls in another thread has not
-        // been told by this.
-        let _ = self.usable(&patience);
+        loop {
+            let state = self.peek();
+            if !matches!(state, SessionState::InDoubt { .. }) {
+                return state;
+            }
+            if self.usable(&patience).is_err() {
+                // The time is over, or it is lost.
+                return self.peek();
+            }
+            // The new connection may have ended again by now.
+        }
+    }
+
+    /// As [`state`](Self::state), but a program that polls in another thread has not been told.
+    fn peek(&self) -> SessionState {
         let mut shared = self.shared.lock();
         self.step(&mut shared);
         self.arm(&mut shared);
