@@ -22,6 +22,7 @@ mod machine;
 mod reconnect;
 mod releases;
 #[cfg(test)]
+#[cfg(not(any(explore = "loom", explore = "shuttle")))]
 mod tests;
 mod waits;
 mod watch;
