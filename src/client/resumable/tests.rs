@@ -584,11 +584,12 @@ fn a_caller_that_looks_seldom_resumes_all_the_same() {
     session.acquire(b"a", Mode::Exclusive, None).unwrap();
     has_read();
     assert!(in_doubt(&until(&session, |state| !is_alive(state))));
-    let looked = Instant::now();
-    while looked.elapsed() < Duration::from_millis(2100) {
-        thread::sleep(Duration::from_millis(100));
-    }
-    assert_eq!(session.state(), SessionState::Alive);
+    // Connecting may take a look of its own.
+    let is_back = (0..3).any(|_| {
+        thread::sleep(Duration::from_millis(2100));
+        is_alive(&session.state())
+    });
+    assert!(is_back, "{:?}", session.state());
     assert_eq!(session.resumes(), 1);
     has_seen();
     server.join().unwrap();
