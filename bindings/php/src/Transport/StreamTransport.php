@@ -208,9 +208,13 @@ final class StreamTransport implements Transport
     public function release(string $name): bool
     {
         $session = $this->sessionFor($name);
-        // Also if the session is in doubt: then it does not claim the lock when it resumes.
-        $session->holdings->giveUp($name);
-        $server = $session->server();
+        try {
+            // First: if this resumes the session, it is with the lock, which is then released.
+            $server = $session->server();
+        } finally {
+            // Also if the session is in doubt: then it does not claim the lock when it resumes.
+            $session->holdings->giveUp($name);
+        }
         try {
             $result = self::on($session, $server, static fn (Connection $connection): Result =>
                 $connection->ask('unlock', self::named($name)));
