@@ -225,7 +225,8 @@ impl Relay {
         Ok(())
     }
 
-    /// Ends all streams towards the client; what it sends is still passed on, and so is its end.
+    /// Ends all streams towards the client; what it sends is still passed on. So is its end, also a
+    /// reset, which becomes an end of the stream.
     pub(crate) fn end_replies(&self) -> Verdict {
         self.transcript.add("relay: ends all streams towards the client");
         let connections = self.shared.state().connections.clone();

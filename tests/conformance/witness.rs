@@ -133,6 +133,12 @@ impl Witness {
         (count("locks"), count("sharedLocks"), count("waiting"))
     }
 
+    /// Whether the server grants locks, and no session is without a connection.
+    pub(crate) fn finds_all_well(&mut self) -> bool {
+        let stats = self.client.call("stats", json!({}));
+        stats["grace"] == 0 && stats["inDoubt"] == 0
+    }
+
     /// The address by which the server names this connection.
     pub(crate) fn address(&self) -> String {
         self.client.address()
@@ -140,9 +146,18 @@ impl Witness {
 
     /// The addresses of the connections that hold the name.
     pub(crate) fn addresses_of_holders(&mut self, name: &str) -> Vec<String> {
+        self.of_holders(name, "address")
+    }
+
+    /// The registered names of the sessions that hold the name.
+    pub(crate) fn names_of_holders(&mut self, name: &str) -> Vec<String> {
+        self.of_holders(name, "name")
+    }
+
+    fn of_holders(&mut self, name: &str, key: &str) -> Vec<String> {
         let result = self.client.call("list", json!({"prefix": name, "limit": 1}));
         let holders = result["locks"][0]["holders"].as_array().cloned().unwrap_or_default();
-        holders.iter().filter_map(|holder| holder["address"].as_str()).map(str::to_owned).collect()
+        holders.iter().filter_map(|holder| holder[key].as_str()).map(str::to_owned).collect()
     }
 
     /// Waits until the only connection that waits for the name is one of these.

@@ -378,7 +378,7 @@ fn late(stage: &Stage) -> Verdict {
     // An attempt that begins so late that its own time is not over when that of the session is.
     driver.certain(DOUBT - Duration::from_millis(1300))?.must_be_one_of(&[Word::Doubt, Word::Lost])?;
     server.answer_resume(&[ToResume::Nothing]);
-    while !server.leaves_resume_unanswered() {
+    while !server.leaves_resume_unanswered() && begun.elapsed() < DOUBT {
         if driver.state()?.must_be_one_of(&[Word::Doubt, Word::Lost])?.word == Word::Lost {
             break;
         }

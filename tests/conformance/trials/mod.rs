@@ -15,6 +15,7 @@ mod network;
 mod pauses;
 mod places;
 mod refusals;
+mod resume_storm;
 mod resuming;
 mod sets;
 mod several;
@@ -96,6 +97,7 @@ const ALL: &[&[Trial]] = &[
     addresses::TRIALS,
     network::TRIALS,
     resuming::TRIALS,
+    resume_storm::TRIALS,
     doubt::TRIALS,
 ];
 

@@ -99,7 +99,7 @@ pub(super) const TRIALS: &[Trial] = &[
 ];
 
 /// A server whose sessions can resume.
-fn resumable(stage: &Stage, more: &[&str]) -> Rc<Server> {
+pub(super) fn resumable(stage: &Stage, more: &[&str]) -> Rc<Server> {
     let name = format!("state-{}", stage.servers());
     let path = stage.directory.path().join(name);
     stage.server_with(&[&["--state-dir", text(&path), "--first-start"], more].concat())
@@ -126,7 +126,7 @@ fn killed(stage: &Stage) -> Verdict {
     driver.close()
 }
 
-fn resuming(url: String) -> String {
+pub(super) fn resuming(url: String) -> String {
     url + "?resume"
 }
 

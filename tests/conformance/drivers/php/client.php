@@ -154,7 +154,9 @@ final class Driver
     /** The package has no other answer that a program may rely on: isHeld() asks the server. */
     private function check(string $name): string
     {
-        if (isset($this->locks[$name]) && $this->locks[$name]->isHeld()) {
+        $lock = $this->locks[$name] ?? null;
+        // The second time if it was in doubt, and has resumed meanwhile.
+        if ($lock?->isHeld() || ($lock?->state() === SessionState::Alive && $lock->isHeld())) {
             return 'held';
         }
         return $this->notHeld();
