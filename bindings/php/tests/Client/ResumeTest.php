@@ -463,6 +463,30 @@ final class ResumeTest extends TestCase
         self::assertSame([SessionState::Lost, false], [$other->state(), $other->release()]);
     }
 
+    public function testAReleaseWhoseCallResumesTheSessionReleasesTheLock(): void
+    {
+        $server = ResumingServer::start(static function (callable $accept, callable $say, callable $pause): void {
+            $peer = self::first($accept);
+            self::reset($peer, $say, $pause);
+            $peer = $accept();
+            $resume = $peer->expect('resume');
+            $say('asked');
+            $pause();
+            $peer->accept($resume);
+            $say('answered');
+            $peer->receive();
+            $peer->answer($peer->expect('unlock'), ['status' => 'ok']);
+            $peer->awaitEnd();
+        });
+        [$client, $lock] = self::holder($server);
+        self::letReset($server);
+        self::assertSame(SessionState::InDoubt, $client->waitCertain(0.5));
+        self::assertSame('asked', $server->hear());
+        $server->goOn();
+        self::assertSame('answered', $server->hear());
+        self::assertTrue($lock->release());
+    }
+
     public function testAWaitQueuesAgainWhenItsSessionHasResumed(): void
     {
         $server = ResumingServer::start(static function (callable $accept, callable $say): void {
