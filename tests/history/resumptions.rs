@@ -126,6 +126,16 @@ fn the_grace_counts_for_the_connection_on_which_a_grant_came() {
     };
     assert!(judge(&granted(41)).convicts(Model::Recovery));
     assert!(judge(&granted(20)).acquits(), "it was granted by the server before");
+    let converted = |mode| {
+        let mut history = granted(41);
+        history.calls[0] = call(0, ACQUIRE, (1, 3), Outcome::Granted(Some(1)));
+        history.calls[0].wants = [(0, Mode::at_most(2).unwrap())].into();
+        (history.calls[1].kind, history.calls[1].wants) =
+            (CallKind::Convert { limit: None }, [(0, mode)].into());
+        history
+    };
+    assert!(judge(&converted(Mode::Shared)).acquits(), "it allows more holders than before");
+    assert!(judge(&converted(Mode::Exclusive)).convicts(Model::Recovery));
 }
 
 /// What a request that was given up has got is kept for a while, and an inspection sees that.

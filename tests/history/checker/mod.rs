@@ -26,7 +26,7 @@ mod stuck;
 mod time_limits;
 mod verdict;
 
-use crate::history::{History, ServerLife, Session, SessionIndex};
+use crate::history::{Call, CallKind, History, Mode, ServerLife, Session, SessionIndex};
 pub(crate) use verdict::{Model, Rules, Verdict};
 
 /// Checks a history against all models.
@@ -47,7 +47,13 @@ pub(crate) fn check(history: &History, rules: &Rules) -> Verdict {
 /// A server that must wait for old holders must grant nothing before that time is over.
 fn recovery(history: &History, verdict: &mut Verdict) {
     let waiting: Vec<_> = history.servers.iter().filter(|server| server.grace > 0).collect();
-    for (index, call) in history.calls.iter().enumerate().filter(|(_, call)| call.is_granted()) {
+    // A holder that has resumed may change its lock to a mode that allows more holders.
+    let may_widen = |call: &Call| {
+        matches!(call.kind, CallKind::Convert { .. })
+            && call.wants.iter().all(|want| want.1 != Mode::Exclusive)
+    };
+    let granted = |call: &Call| call.is_granted() && !may_widen(call);
+    for (index, call) in history.calls.iter().enumerate().filter(|(_, call)| granted(call)) {
         let connected = history.connected(call.session, call.end);
         let server = waiting.iter().rev().find(|server| server.started <= connected);
         if let Some(server) = server {
