@@ -63,7 +63,8 @@ enum Event {
     ResetClientSide,
     ResetServerSide,
     Cut,
-    Refuse,
+    /// All connections end, and none can be made for a while.
+    Outage,
 }
 
 struct Riding {
@@ -91,6 +92,8 @@ const QUIET_AT_LAST: Duration = Duration::from_secs(15);
 /// the server. (The client has D from the last sign of life; a busy machine may be late.)
 const CLIENT_GIVES_UP_MAX: Nanos = 6 * SECOND;
 const SERVER_GIVES_UP_MAX: Nanos = 3 * SECOND;
+/// The longest outage: longer than a client's limit.
+const OUTAGE_MAX: Nanos = 14 * SECOND;
 
 impl Riding {
     fn go(&mut self) {
@@ -183,10 +186,14 @@ impl Riding {
             Event::Reset | Event::ResetClientSide | Event::ResetServerSide | Event::Cut => {
                 self.break_one(event)
             }
-            Event::Refuse => {
+            Event::Outage => {
                 self.proxy.accept(false);
-                let after = self.random.between(0, 10 * SECOND);
-                self.proxy.accept_after(true, after);
+                let client = self.random.between(0, CLIENT_GIVES_UP_MAX);
+                // New connections are made when none of the old ones is left to be reset.
+                let end = self.random.between(client, OUTAGE_MAX);
+                self.proxy.act(Which::All, Act::Reset(Side::Server));
+                self.proxy.act_after(Which::All, Act::Reset(Side::Client), client);
+                self.proxy.accept_after(true, end);
             }
         }
         *self.done.entry(event).or_default() += 1;
@@ -349,7 +356,7 @@ const USUAL: Ride = Ride {
         (Event::ResetClientSide, 250),
         (Event::ResetServerSide, 250),
         (Event::Cut, 250),
-        (Event::Refuse, 9000),
+        (Event::Outage, 9000),
     ],
     pauses: (100, 11_000),
     server_pauses: (100, 3000),
@@ -390,7 +397,7 @@ fn deep(ride: Ride) {
             (Event::ResetClientSide, 600),
             (Event::ResetServerSide, 600),
             (Event::Cut, 600),
-            (Event::Refuse, 60_000),
+            (Event::Outage, 60_000),
         ],
         server_pauses: (100, 11_000),
         forgets: 20,
@@ -427,7 +434,7 @@ fn deep_counters_that_sessions_that_resume_guard() {
         (Event::ResetClientSide, 600),
         (Event::ResetServerSide, 600),
         (Event::Cut, 600),
-        (Event::Refuse, 9000),
+        (Event::Outage, 9000),
     ];
     let mix = Mix { shared: 0, converts: 0, unlimited: 0, ..USUAL.mix };
     let ride = Ride { mix, every, millis: 120_000, stays: 50, library: true, is_smooth: true, ..USUAL };
