@@ -389,7 +389,10 @@ impl KeeperState {
         if earlier.buried.sessions.contains(&id) || sessions.buried.contains(&id) {
             return Err("its locks were given away, because it was not heard of for too long");
         }
-        match earlier.epochs.contains(&epoch) {
+        // One that held something when the last run stopped may not have heard that it had resumed
+        // there, and so show an earlier epoch.
+        let is_awaited = earlier.awaited.as_ref().is_some_and(|awaited| awaited.contains(&id));
+        match is_awaited || earlier.epochs.contains(&epoch) {
             true => Ok(()),
             false => Err("locks were granted since to others, by a run that it did not resume at"),
         }
