@@ -10,7 +10,7 @@ use crate::broker::holdings::Holdings;
 use crate::broker::last_grant::LastGrant;
 use crate::broker::outcome::Outcome;
 use crate::broker::rules::{Slot, Ticket};
-use crate::os::sync::{Arc, AtomicBool, AtomicU32, RwLock};
+use crate::os::sync::{Arc, AtomicBool, AtomicU32, Ordering, RwLock};
 
 /// Is told how a session's waits end. If it panics, the broker has failed: outcomes that were still
 /// to be told would be lost.
@@ -141,6 +141,12 @@ impl SessionInfo {
     #[must_use]
     pub fn in_doubt(&self) -> Option<Duration> {
         self.in_doubt_since.read().map(|since| clock::now().since(since))
+    }
+
+    /// Whether the session has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// How many locks it holds. Changes that other threads make at this moment may be missing.

@@ -496,7 +496,8 @@ impl Connection {
         // its locks are free already.
         self.send_queue.hang_up();
         let info = self.session.info();
-        let locks = info.locks_held();
+        // Its client may have ended the session in order.
+        let locks = if info.has_ended() { 0 } else { info.locks_held() };
         self.session.abandon();
         if let Some(error) = &self.error {
             log::debug!("{}: {error}", info.address());

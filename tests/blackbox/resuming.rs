@@ -426,3 +426,18 @@ fn over_a_unix_socket_a_reset_is_not_the_clients_word_either() {
     eventually("it is in doubt", || holder(&server, "x")["inDoubt"].is_number());
     assert_eq!(server.message().try_lock("x")["status"], "timeout");
 }
+
+#[test]
+fn an_orderly_end_is_logged_neither_in_this_run_nor_in_a_later_one() {
+    let state = directory();
+    let server = launch(&state).start();
+    let (mut client, mut told) = resumable(&server);
+    let granted = client.lock("x");
+    kill(server);
+    let server = launch(&state).start();
+    let mut client = resumed(&server, &mut told, &exclusive("x", &granted));
+    assert_eq!(client.call("bye", json!({}))["status"], "ok");
+    let mut other = server.message();
+    eventually("it has gone", || other.call("stats", json!({}))["connections"] == 1);
+    assert!(!server.log().iter().any(|line| line.contains("now free")), "{:?}", server.log());
+}
