@@ -1,8 +1,9 @@
 //! The commands of the contract, as calls of a driver.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::driver::{Driver, encoded};
+use crate::driver::{Driver, HANG, encoded};
 use crate::outcome::{Answer, Word};
 use crate::verdict::Verdict;
 
@@ -82,6 +83,18 @@ impl Driver {
     /// What the session is, as far as can be known without waiting.
     pub(crate) fn state(&self) -> Verdict<Answer> {
         self.ask("state", None)
+    }
+
+    /// Waits until the session is in doubt: the end of its connection may still be on its way.
+    pub(crate) fn until_doubt(&self) -> Verdict {
+        let deadline = Instant::now() + HANG;
+        loop {
+            let state = self.state()?.must_be_one_of(&[Word::Alive, Word::Doubt])?;
+            if state.word == Word::Doubt || Instant::now() > deadline {
+                return state.must_be(Word::Doubt).map(drop);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// What it is once it is no longer in doubt.

@@ -105,7 +105,7 @@ fn in_doubt(stage: &Stage, plan: &[ToResume]) -> Verdict<(ResumingServer, Driver
     driver.hold("a", EXCLUSIVE)?;
     // Refused, so that no client knows its fate before it has said that it is in doubt.
     server.end_connection(End::Fin)?;
-    driver.state()?.must_be(Word::Doubt)?;
+    driver.until_doubt()?;
     server.answer_resume(plan);
     Ok((server, driver))
 }
@@ -147,7 +147,7 @@ fn calls(stage: &Stage) -> Verdict {
     }
     server.end_connection(End::Fin)?;
     let short = millis(300);
-    driver.state()?.must_be(Word::Doubt)?;
+    driver.until_doubt()?;
     driver.check("a")?.must_be(Word::Doubt)?;
     driver.acquire("n", EXCLUSIVE, NOW)?.must_be(Word::Doubt)?;
     driver.certain(Duration::from_millis(200))?.must_be(Word::Doubt)?;
@@ -163,7 +163,7 @@ fn calls(stage: &Stage) -> Verdict {
     }
     driver.release("c")?.must_be(Word::Doubt)?;
     driver.check("c")?.must_be_one_of(&[Word::Doubt, Word::NotHeld])?;
-    driver.state()?.must_be(Word::Doubt)?;
+    driver.until_doubt()?;
     server.answer_resume(&[ToResume::Resumed]);
     is_resumed(&driver)?;
     driver.check("a")?.must_be(Word::Held)?;

@@ -110,7 +110,7 @@ fn killed(stage: &Stage) -> Verdict {
     let driver = stage.connected_to(&resuming(server.url("message")))?;
     driver.hold("a", EXCLUSIVE)?;
     server.end(Signal::KILL);
-    driver.state()?.must_be(Word::Doubt)?;
+    driver.until_doubt()?;
     driver.check("a")?.must_be(Word::Doubt)?;
     driver.acquire("b", EXCLUSIVE, NOW)?.must_be(Word::Doubt)?;
     server.start_again();
@@ -163,7 +163,7 @@ fn stopped(stage: &Stage, place: Place) -> Verdict {
     let driver = stage.connected_with(&resuming(url), variables)?;
     driver.hold("a", EXCLUSIVE)?;
     server.end(Signal::TERM);
-    driver.state()?.must_be(Word::Doubt)?;
+    driver.until_doubt()?;
     server.start_again();
     goes_on(&server, &driver)
 }
@@ -194,7 +194,7 @@ fn fin(stage: &Stage) -> Verdict {
     relay.refuse(true);
     // What the client sends, and an end of its stream, still come to the server.
     relay.end_replies()?;
-    driver.state()?.must_be(Word::Doubt)?;
+    driver.until_doubt()?;
     driver.certain(Duration::from_millis(500))?.must_be(Word::Doubt)?;
     witness.cannot_acquire("a", EXCLUSIVE)?;
     relay.refuse(false);
@@ -297,7 +297,7 @@ fn away(stage: &Stage) -> Verdict {
     driver.hold("a", EXCLUSIVE)?;
     relay.refuse(true);
     server.end(Signal::KILL);
-    driver.state()?.must_be(Word::Doubt)?;
+    driver.until_doubt()?;
     server.start_again();
     let mut witness = server.witness()?;
     witness.begin_acquire("a", EXCLUSIVE);
@@ -319,7 +319,7 @@ fn paused(stage: &Stage) -> Verdict {
     let driver = stage.connected_to(&resuming(server.url("message")))?;
     driver.hold("a", EXCLUSIVE)?;
     server.end(Signal::KILL);
-    driver.state()?.must_be(Word::Doubt)?;
+    driver.until_doubt()?;
     let begun = Instant::now();
     driver.stop()?;
     // It would still take the session back: its grace is longer.
