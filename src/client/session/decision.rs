@@ -104,11 +104,9 @@ impl RemoteSession {
             let lost = self.lost("the server granted a lock without a token".to_owned());
             self.or_abandon(id, Err::<(), _>(lost))?;
         }
-        if result.status == Status::Refused && result.cause == Some(Cause::Stopping) && self.resume.is_some()
-        {
-            // No refusal of the request: the server ends the connection, and the session goes on
-            // with the next server.
-            return Err(self.lost(result.reason.unwrap_or_default()).into());
+        if self.ends_connection(&result) {
+            let lost = self.lost(result.reason.unwrap_or_default());
+            return Ok(self.or_leave(id, Err(lost))?);
         }
         let token = result.token.filter(|_| result.status == Status::Ok);
         // A grant counts only on a connection that is still alive. The grant may have been read
@@ -143,6 +141,18 @@ impl RemoteSession {
             return Err(AcquireError::AlreadyHeld(Held { mode: *mode, token }));
         }
         Ok(Grant { token, orphaned: result.orphaned, holders: result.holders.unwrap_or(1) })
+    }
+
+    /// Whether this is no refusal of the request: the server ends the connection, and a session that
+    /// may be resumed goes on with the next server.
+    fn ends_connection(&self, result: &LockResult) -> bool {
+        result.status == Status::Refused
+            && match result.cause {
+                Some(Cause::Stopping) => self.resume.is_some(),
+                // Cannot happen to a session that stands. If it does, this server has no locks of it.
+                Some(Cause::Standby) => true,
+                Some(Cause::Grace | Cause::Other) | None => false,
+            }
     }
 
     /// The requests that give these names up, whether they are held or waited for.
@@ -187,7 +197,7 @@ fn refusal(result: LockResult) -> AcquireError {
             match result.cause {
                 Some(Cause::Grace) => AcquireError::NotYet(reason),
                 Some(Cause::Stopping) => AcquireError::Stopping(reason),
-                Some(Cause::Other) | None => AcquireError::Refused(reason),
+                Some(Cause::Standby | Cause::Other) | None => AcquireError::Refused(reason),
             }
         }
     }

@@ -67,6 +67,9 @@ pub enum Cause {
     Grace,
     /// The server is stopping or has failed, and ends the connection.
     Stopping,
+    /// The server is a standby of a cluster, and ends the connection; `active` is the server to ask,
+    /// if that is known.
+    Standby,
     /// A cause that this version does not know.
     #[serde(other)]
     Other,
@@ -96,6 +99,10 @@ pub struct LockResult {
     /// The state of the server because of which the request was refused, if that is why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
+    /// With the cause `Standby`: where clients reach the active server of the cluster, if the standby
+    /// knows that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<String>,
     /// The cycle of a deadlock: each session waits for the next, and the last for the first. A long
     /// cycle is cut off. `None` if the server does not tell clients about each other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,6 +124,7 @@ impl LockResult {
             holders: None,
             reason: None,
             cause: None,
+            active: None,
             circle: None,
             circle_size: None,
         }
@@ -138,6 +146,19 @@ impl LockResult {
     #[must_use]
     pub fn stopping() -> Self {
         Self { cause: Some(Cause::Stopping), ..Self::refused("the server is stopping") }
+    }
+
+    /// The refusal of a standby of this cluster. `active` is `HOST:PORT` of the active server, if that
+    /// is known.
+    #[must_use]
+    pub fn standby(cluster: &str, active: Option<&str>) -> Self {
+        let mut reason = format!("this server is a standby of the cluster {cluster}");
+        if let Some(active) = active {
+            reason.push_str("; the active server is ");
+            reason.push_str(active);
+        }
+        let active = active.map(str::to_owned);
+        Self { cause: Some(Cause::Standby), active, ..Self::refused(reason) }
     }
 }
 

@@ -61,6 +61,14 @@ fn every_key_of_a_lock_result_has_its_name() {
             LockResult { cause: Some(Cause::Grace), ..LockResult::refused("later") },
             r#"{"status":"refused","reason":"later","cause":"grace"}"#,
         ),
+        (
+            LockResult::standby("jobs", Some("b:20934")),
+            r#"{"status":"refused","reason":"this server is a standby of the cluster jobs; the active server is b:20934","cause":"standby","active":"b:20934"}"#,
+        ),
+        (
+            LockResult::standby("jobs", None),
+            r#"{"status":"refused","reason":"this server is a standby of the cluster jobs","cause":"standby"}"#,
+        ),
         (invalid, r#"{"status":"invalid","reason":"lockName is missing"}"#),
     ];
     for (result, json) in cases {
