@@ -3,6 +3,7 @@
 //! The layers, from the inside out; each may use those before it as `ARCHITECTURE.md` says:
 //!
 //! - `os`: what the operating system gives, made safe to use. Knows nothing of locks by name.
+//! - `etcd`: a client of etcd. Knows nothing of locks either.
 //! - [`broker`]: the locks of one process and their rules. No sockets, no protocol.
 //! - [`wire`]: pure functions between bytes and requests or replies.
 //! - [`server`]: a broker served to the network.
@@ -12,6 +13,8 @@
 
 pub mod broker;
 pub mod client;
+#[cfg(feature = "cluster")]
+pub mod etcd;
 pub mod ffi;
 mod os;
 pub mod server;

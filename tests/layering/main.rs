@@ -20,16 +20,17 @@ use scan::Scope;
 use tree::{Edges, Target, Tree, cycles};
 
 /// Each layer, and the layers it may use.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 9] = [
     ("os", &[]),
+    ("etcd", &["os"]),
     ("broker", &["os"]),
     ("wire", &["broker", "os"]),
-    ("server", &["broker", "os", "wire"]),
+    ("server", &["broker", "etcd", "os", "wire"]),
     ("client", &["broker", "os", "wire"]),
     // Of the wire only the types of a page of locks, which the client uses, too.
     ("session", &["broker", "client", "wire"]),
     ("ffi", &["broker", "client", "os", "server", "session", "wire"]),
-    ("cli", &["broker", "client", "server", "session", "wire"]),
+    ("cli", &["broker", "client", "etcd", "server", "session", "wire"]),
 ];
 
 /// What the rules may use of the broker around them: modules, or single items of a module. No
