@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lockd::server::state_dir::fuzz_driver::{RECORD_BYTES_MAX, StateRecord, read, write};
+use lockd::server::keeper::fuzz_driver::{RECORD_BYTES_MAX, StateRecord, read, write};
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(state) = read(data) {

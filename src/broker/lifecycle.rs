@@ -1,5 +1,5 @@
 //! Whether the broker grants: not yet, now, no more, or never again because a panic has left its
-//! state in doubt; and which calls each of these states refuses. Knows nothing of locks.
+//! state in doubt; or not at all yet, because another server is the one that grants; and which calls each of these states refuses. Knows nothing of locks.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::broker::clock::{self, Stamp};
 use crate::broker::outcome::{AcquireError, ReleaseError};
 use crate::broker::session_info::SessionInfo;
-use crate::os::sync::AtomicU8;
+use crate::os::sync::{AtomicU8, AtomicU64};
 
 const OPEN: u8 = 0;
 /// Nothing is granted any more.
@@ -17,6 +17,9 @@ const FAILED: u8 = 2;
 /// Nothing is granted yet: holders of an earlier run may not know yet that it has ended. A broker
 /// can start in this state and never returns to it.
 const GRACE: u8 = 3;
+/// The broker of a standby: another server has the locks. A broker can start in this state, leaves
+/// it once, and never returns to it.
+const STANDBY: u8 = 4;
 
 /// What a caller is about to do, and for which session. It decides which states refuse the call.
 #[derive(Clone, Copy)]
@@ -55,6 +58,7 @@ pub(super) enum CallRefused {
     /// There is no grace, or it is over.
     NoGrace,
     Shut,
+    Standby,
     Failed,
 }
 
@@ -69,6 +73,7 @@ impl CallRefused {
             ),
             Self::NoGrace => "the server grants locks to others already".to_owned(),
             Self::Shut => "the server is stopping".to_owned(),
+            Self::Standby => "the server is a standby".to_owned(),
             Self::Failed => "the broker has failed".to_owned(),
         }
     }
@@ -78,7 +83,7 @@ impl From<CallRefused> for AcquireError {
     fn from(refused: CallRefused) -> Self {
         match refused {
             CallRefused::Grace(_) => Self::NotYet(refused.text()),
-            CallRefused::Shut | CallRefused::NoGrace => Self::Refused(refused.text()),
+            CallRefused::Shut | CallRefused::Standby | CallRefused::NoGrace => Self::Refused(refused.text()),
             CallRefused::SessionEnded | CallRefused::Failed => Self::Lost(refused.text()),
         }
     }
@@ -93,8 +98,8 @@ impl From<CallRefused> for ReleaseError {
 /// The state of a broker.
 pub(super) struct Lifecycle {
     state: AtomicU8,
-    /// When the grace is expected to end; only for messages.
-    grace_ends: Stamp,
+    /// When the grace is expected to end, in nanoseconds; only for messages.
+    grace_ends: AtomicU64,
 }
 
 impl Lifecycle {
@@ -102,7 +107,19 @@ impl Lifecycle {
     /// happen then; otherwise open from the start.
     pub(super) fn new(grace_ends: Option<Stamp>) -> Self {
         let state = AtomicU8::new(if grace_ends.is_some() { GRACE } else { OPEN });
-        Self { state, grace_ends: grace_ends.unwrap_or_default() }
+        Self { state, grace_ends: AtomicU64::new(grace_ends.unwrap_or_default().nanos()) }
+    }
+
+    /// Of a standby: refuses to grant until it [begins](Self::begin).
+    pub(super) fn standby() -> Self {
+        Self { state: AtomicU8::new(STANDBY), grace_ends: AtomicU64::new(0) }
+    }
+
+    /// What was a standby's goes on as [`new`](Self::new) makes it. Returns false if it was none.
+    pub(super) fn begin(&self, grace_ends: Option<Stamp>) -> bool {
+        self.grace_ends.store(grace_ends.unwrap_or_default().nanos(), Relaxed);
+        let next = if grace_ends.is_some() { GRACE } else { OPEN };
+        self.state.compare_exchange(STANDBY, next, Release, Relaxed).is_ok()
     }
 
     /// Whether a call with this intent may proceed. The caller must have locked the lane or the
@@ -117,6 +134,9 @@ impl Lifecycle {
             (SHUT, Intent::Queueing(_) | Intent::Acquiring(_) | Intent::Reclaiming(_)) => {
                 Err(CallRefused::Shut)
             }
+            (STANDBY, Intent::Queueing(_) | Intent::Acquiring(_) | Intent::Reclaiming(_)) => {
+                Err(CallRefused::Standby)
+            }
             (OPEN, Intent::Reclaiming(_)) => Err(CallRefused::NoGrace),
             (GRACE, Intent::Acquiring(_)) => Err(CallRefused::Grace(self.grace())),
             _ => Ok(()),
@@ -126,14 +146,18 @@ impl Lifecycle {
     /// How long it is until the broker grants anything. Zero in every state but the grace.
     pub(super) fn grace(&self) -> Duration {
         match self.state.load(Acquire) {
-            GRACE => self.grace_ends.since(clock::now()),
+            GRACE => self.expected_end().since(clock::now()),
             _ => Duration::ZERO,
         }
     }
 
     /// When the grace is expected to end; `None` in every state but the grace.
     pub(super) fn grace_ends(&self) -> Option<Stamp> {
-        (self.state.load(Acquire) == GRACE).then_some(self.grace_ends)
+        (self.state.load(Acquire) == GRACE).then(|| self.expected_end())
+    }
+
+    fn expected_end(&self) -> Stamp {
+        Stamp::from_nanos(self.grace_ends.load(Relaxed))
     }
 
     /// Ends the grace. Returns false if the broker was not in it.
@@ -144,8 +168,8 @@ impl Lifecycle {
     /// From now on nothing is granted. Returns false if that was so already.
     pub(super) fn shut(&self) -> bool {
         let shut_from = |state| self.state.compare_exchange(state, SHUT, Release, Relaxed).is_ok();
-        // In this order, since the grace can end between the two and never begins.
-        shut_from(GRACE) || shut_from(OPEN)
+        // In this order, in which a broker goes from state to state meanwhile.
+        shut_from(STANDBY) || shut_from(GRACE) || shut_from(OPEN)
     }
 
     /// Whether waiters may be granted what they wait for.

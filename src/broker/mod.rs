@@ -106,6 +106,18 @@ impl Broker {
         Self { shell: Arc::new(Shell::new(limits, tokens, grace_ends)) }
     }
 
+    /// The broker of a standby: it refuses everything until it [begins](Self::begin).
+    #[must_use]
+    pub fn standby(limits: Limits) -> Self {
+        Self { shell: Arc::new(Shell::standby(limits)) }
+    }
+
+    /// What was the broker of a standby goes on as [`resumed`](Self::resumed) makes one. Does
+    /// nothing, and returns false, if it was none, or is shut.
+    pub(crate) fn begin(&self, tokens: &Range<u64>, grace: Option<Duration>) -> bool {
+        self.shell.begin(tokens, grace.map(|grace| clock::now().after(grace)))
+    }
+
     /// The first fencing token of a broker that knows nothing of an earlier run.
     pub(crate) fn first_token_by_clock() -> u64 {
         clock::wall_micros()

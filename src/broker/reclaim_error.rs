@@ -32,7 +32,7 @@ impl From<CallRefused> for ReclaimError {
     fn from(refused: CallRefused) -> Self {
         match refused {
             CallRefused::NoGrace => Self::NoGrace,
-            CallRefused::Shut => Self::Stopping(refused.text()),
+            CallRefused::Shut | CallRefused::Standby => Self::Stopping(refused.text()),
             CallRefused::SessionEnded | CallRefused::Grace(_) | CallRefused::Failed => {
                 Self::Lost(refused.text())
             }

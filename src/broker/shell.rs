@@ -4,7 +4,7 @@
 //! Locks, in the order in which they may be taken: `bulk`, the table, one lane, the sessions. Never
 //! two lanes at once, and never the table while a lane is locked.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::broker::clock::Stamp;
@@ -72,6 +72,15 @@ pub(super) struct Shell {
 
 impl Shell {
     pub(super) fn new(limits: Limits, tokens: Tokens, grace_ends: Option<Stamp>) -> Self {
+        Self::with_lifecycle(limits, tokens, Lifecycle::new(grace_ends))
+    }
+
+    /// Of a standby, which has no tokens yet.
+    pub(super) fn standby(limits: Limits) -> Self {
+        Self::with_lifecycle(limits, Tokens::between(0, 0), Lifecycle::standby())
+    }
+
+    fn with_lifecycle(limits: Limits, tokens: Tokens, lifecycle: Lifecycle) -> Self {
         let lane = || Mutex::new(Lane::new(ORPHANS_PER_LANE, tokens.clone()));
         let cell = || CachePadded(LaneCell { lane: lane(), held: AtomicUsize::new(0) });
         let lanes = std::iter::repeat_with(cell).take(LANES).collect();
@@ -87,7 +96,7 @@ impl Shell {
             session_ids: CachePadded(AtomicU64::new(1)),
             tokens_end,
             limits: AtomicLimits::new(limits),
-            lifecycle: Lifecycle::new(grace_ends),
+            lifecycle,
             measures_holds: AtomicBool::new(false),
         }
     }
@@ -101,6 +110,14 @@ impl Shell {
     pub(super) fn next_token(&self) -> u64 {
         let in_table = self.contended.lock().tokens.peek();
         self.lanes.iter().map(|cell| cell.lane.lock().next_token()).fold(in_table, u64::max)
+    }
+
+    /// What was a standby's begins to grant with these tokens.
+    pub(super) fn begin(&self, tokens: &Range<u64>, grace_ends: Option<Stamp>) -> bool {
+        self.contended.lock().tokens.raise_to(tokens.start);
+        self.lanes.iter().for_each(|cell| cell.lane.lock().raise_tokens(tokens.start));
+        self.set_tokens_end(tokens.end);
+        self.lifecycle.begin(grace_ends)
     }
 
     pub(super) fn set_tokens_end(&self, end: u64) {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use lockd::broker::Broker;
+use lockd::server::keeper::Keeper;
 use lockd::server::snapshot::{ServerSnapshot, encode};
-use lockd::server::state_dir::Keeper;
 use lockd::server::{ControlSocket, Server};
 
 use super::configuration;
@@ -295,9 +295,9 @@ impl RunningServer<'_> {
         let ceased = upgrade::monotonic_nanos();
         let rest = self.keeper.as_ref().map(|keeper| keeper.rest(PARK_LIMIT)).transpose();
         let rest = rest.map_err(|error| error.to_string())?;
-        let state_dir = rest
-            .as_ref()
-            .map(|rest| StateDirHandOver { directory: rest.directory(), keeper: rest.snapshot() });
+        let state_dir = rest.as_ref().and_then(|rest| {
+            Some(StateDirHandOver { directory: rest.directory()?, keeper: rest.snapshot() })
+        });
         let program = ProgramState {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use lockd::broker::{Broker, Stats};
+use lockd::server::keeper::{GraceCause, Keeper};
 use lockd::server::snapshot::RestoredServer;
-use lockd::server::state_dir::{self, GraceCause, Keeper};
+use lockd::server::state_dir;
 use lockd::server::{Bound, ControlSocket, Inherited, Server, Service, Upgrades, allow_parking};
 use nix::sys::signal::Signal;
 
@@ -82,7 +83,7 @@ fn log_grace(cause: GraceCause, grace: Duration) {
                  they are back ({sessions}), for {seconds} s at most"
             );
         }
-        GraceCause::NewDirectory => {
+        GraceCause::NewStore => {
             log::warn!(
                 "the state directory is new, and may replace one that is lost: nothing is granted for {seconds} s \
                  (with --first-start, locks are granted at once)"

@@ -12,7 +12,8 @@ use crate::broker::{Broker, Limits};
 use crate::os::fork::{NotInherited, ProcessLocal};
 use crate::os::sync::{Arc, Mutex, ProcessMutex};
 use crate::server::Server;
-use crate::server::state_dir::{self, Keeper, Resumption};
+use crate::server::keeper::{Keeper, Resumption};
+use crate::server::state_dir;
 
 /// How long clients have to acknowledge that their locks are lost, when a broker with a state
 /// directory stops.

@@ -28,6 +28,11 @@ impl BootTime {
         later.0.saturating_sub(self.0)
     }
 
+    /// The time since the start of the machine, in nanoseconds.
+    pub(crate) fn nanos(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// The moment this long after the start of the machine.
     #[cfg(test)]
     pub(crate) fn at(since_boot: Duration) -> Self {

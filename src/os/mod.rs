@@ -1,5 +1,5 @@
 //! What the operating system gives, made safe to use: mutexes, forks, threads and how they are
-//! interrupted, sockets, keepalive figures, TLS. Knows nothing of lockd's locks, protocols or
+//! interrupted, when the process must end, sockets, keepalive figures, TLS. Knows nothing of lockd's locks, protocols or
 //! sessions, and uses no other top module.
 
 pub(crate) mod boot_clock;
@@ -7,6 +7,7 @@ pub(crate) mod fork;
 pub(crate) mod interrupt;
 mod keepalive;
 pub(crate) mod monotonic;
+pub(crate) mod process_limit;
 #[cfg_attr(any(explore = "loom", explore = "shuttle"), path = "socket/fake.rs")]
 pub(crate) mod socket;
 pub(crate) mod sync;

@@ -12,7 +12,7 @@ use super::parking::Parking;
 use super::send_queue::{SendOutcome, SendQueue};
 use super::serve::serve;
 use super::server_state::ServerState;
-use super::state_dir::resumption::begin_without_thread;
+use super::state_dir::resume_without_thread;
 use crate::broker::Broker;
 use crate::os::socket::Peer;
 use crate::os::sync::explore::{explore, explore_large};
@@ -331,7 +331,7 @@ const UNLOCK: &str = r#"{"id":2,"command":"unlock","parameters":{"lockName":"x"}
 fn resume_amid(last_word: impl Fn(&Peer) + Send + Sync + 'static) {
     explore_large(move || {
         let directory = tempfile::tempdir().unwrap();
-        let (broker, resumption) = begin_without_thread(directory.path()).unwrap();
+        let (broker, resumption) = resume_without_thread(directory.path()).unwrap();
         let (server, service, maintenance) = start_server_with(&broker);
         server.resumable.set_resumption(Some(resumption));
         let first = connect_by(Protocol::Message, &server, &service);

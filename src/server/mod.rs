@@ -11,9 +11,9 @@
 //! - How it ends: **`client_knows` is the rule about when a client knows that it has lost its
 //!   locks**; `hold_locks` keeps them until then.
 //! - `server_state` is what all connections share; `config` how a server is set up, and `options`
-//!   the same as text; `log_throttle` logs what clients can cause often; `state_dir` keeps what a
-//!   server must know after a restart; `control_socket` is for the orders of its
-//!   administrator.
+//!   the same as text; `log_throttle` logs what clients can cause often; `keeper` has what a
+//!   server must know after a restart, and `state_dir` is where that is kept; `control_socket` is
+//!   for the orders of its administrator.
 //! - How it is replaced by another image of the program: `parking` stops every thread at a safe
 //!   point; `snapshot` is the state as data, and a server made from it; `starter` starts the threads
 //!   of its connections when they have something to do.
@@ -33,6 +33,7 @@ mod hold_locks;
 mod input;
 #[cfg(all(test, any(explore = "loom", explore = "shuttle")))]
 mod interleavings;
+pub mod keeper;
 mod listener;
 mod log_throttle;
 mod maintenance;
@@ -61,6 +62,7 @@ pub use access_list::parse_allow;
 pub use auth_token::AuthToken;
 pub use config::{Config, Inherited, Listen, ListenAddress, Protocol, Scheduling, parse_origin};
 pub use control_socket::ControlSocket;
+use keeper::Resumption;
 use listener::Listener;
 pub use listener::bind_every;
 pub use message::{Call, Responder, Service};
@@ -72,7 +74,6 @@ use serve::RestoredConnection;
 use server_state::ServerState;
 use snapshot::{RestoredServer, ServerSnapshot};
 use starter::Starter;
-use state_dir::Resumption;
 pub use statistics::{STATISTICS, ServerStats, Statistic, StatisticKind, StatsReader};
 pub use upgrades::Upgrades;
 
@@ -152,7 +153,7 @@ impl Bound {
     }
 
     /// As [`serve`](Self::serve). With a `resumption`, which must be that of the broker's state
-    /// directory, clients can [resume](state_dir::Resumption) their sessions.
+    /// directory, clients can [resume](keeper::Resumption) their sessions.
     ///
     /// # Errors
     /// As [`serve`](Self::serve).

@@ -23,6 +23,7 @@ use buffer::SendBuffer;
 use super::client_knows::ConnectionEnd;
 use super::framing::Framing;
 use super::maintenance::{Flush, Maintenance};
+use crate::os::process_limit;
 use crate::os::socket::{PollFd, PollFlags, Stream, Waker, wait_for};
 use crate::os::sync::{Arc, AtomicBool, Mutex, MutexGuard, OnceLock};
 
@@ -210,8 +211,12 @@ impl SendQueue {
         if state.buffer.is_empty() { SendOutcome::AllSent } else { SendOutcome::MoreAppended }
     }
 
-    /// Returns how many bytes the socket took.
+    /// Returns how many bytes the socket took. Nothing is sent once the time of this process to
+    /// speak is over: by then another may have given its locks away.
     fn send_batch(&self, batch: &[u8]) -> io::Result<usize> {
+        if !process_limit::is_within() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the time of this server is over"));
+        }
         let mut sent = 0;
         while sent < batch.len() {
             match self.stream.send_now(&batch[sent..])? {

@@ -330,6 +330,11 @@ impl Lane {
         self.tokens.peek()
     }
 
+    /// From now on every token of the lane is `next` or higher.
+    pub(crate) fn raise_tokens(&mut self, next: u64) {
+        self.tokens.raise_to(next);
+    }
+
     pub(crate) fn counts(&self) -> LaneCounts {
         LaneCounts {
             held_exclusive: self.held_exclusive as usize,

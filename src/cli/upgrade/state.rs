@@ -9,7 +9,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::SystemTime;
 
-use lockd::server::state_dir::KeeperSnapshot;
+use lockd::server::keeper::KeeperSnapshot;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};

@@ -7,9 +7,9 @@ use std::collections::{HashMap, HashSet};
 use super::sessions::{FormerOwner, NotTaken, ResumableSession};
 use crate::broker::{ObservedSession, Observer, ReclaimError, Space};
 use crate::os::sync::{Arc, MutexGuard};
+use crate::server::keeper::Resumption;
 use crate::server::send_queue::SendQueue;
 use crate::server::server_state::ServerState;
-use crate::server::state_dir::Resumption;
 use crate::wire::message::{Claim, ResumeRequest};
 
 /// A connection on which a client shows `resume`. Nothing else has happened on it.

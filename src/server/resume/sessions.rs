@@ -11,8 +11,8 @@ use crate::broker::ObservedSession;
 use crate::os::Keepalive;
 use crate::os::sync::{Arc, AtomicU64, Mutex, MutexGuard, RwLock};
 use crate::server::client_knows::ClientState;
+use crate::server::keeper::Resumption;
 use crate::server::send_queue::SendQueue;
-use crate::server::state_dir::Resumption;
 use crate::wire::message::{ResumeGrant, ResumeId};
 
 /// All sessions of a server that can resume, also those that have no connection now.

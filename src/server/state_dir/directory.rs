@@ -23,7 +23,10 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::os::fork::CloseOnForkFd;
-use crate::server::state_dir::record::{RECORD_BYTES_MAX, Record};
+use crate::server::keeper::record::{RECORD_BYTES_MAX, Record};
+use crate::server::keeper::store::Store;
+use crate::server::keeper::tombstones::{self, Tombstones};
+use crate::wire::message::ResumeId;
 
 const FILE: &CStr = c"state";
 const NEW_FILE: &CStr = c"state.new";
@@ -93,59 +96,23 @@ impl Directory {
         Record::parse(&bytes).map(Some).map_err(unusable)
     }
 
-    /// Replaces the record. After a crash at any moment either the old or the new record is found;
-    /// once this has returned, the new one.
+    /// All tombstones. Removes a line that was torn, so that others can follow.
     ///
     /// # Errors
-    /// If writing fails. Then it is not known which of the two records will be found.
-    pub(super) fn write(&self, record: &Record) -> io::Result<()> {
-        self.replace(FILE, NEW_FILE, &record.encode())
-    }
-
-    /// All that was appended to the tombstones.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub(super) fn read_tombstones(&self) -> io::Result<Vec<u8>> {
+    /// If the file cannot be read or replaced.
+    pub(super) fn tombstones(&mut self) -> io::Result<Tombstones> {
         let mut bytes = Vec::new();
         match openat(&self.fd, TOMBSTONES, OFlags::RDONLY | EXACTLY, Mode::empty()) {
             Ok(file) => _ = File::from(file).read_to_end(&mut bytes)?,
             Err(Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(bytes)
-    }
-
-    /// Appends to the tombstones. Once this has returned, the text is found after a crash.
-    ///
-    /// # Errors
-    /// If writing fails. Then a part of the text may be found, but later texts are found whole.
-    pub(super) fn append_tombstones(&self, text: &str) -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::APPEND | EXACTLY;
-        let file = match openat(&self.fd, TOMBSTONES, flags, Mode::empty()) {
-            Err(Errno::NOENT) => {
-                self.replace_tombstones("")?;
-                openat(&self.fd, TOMBSTONES, flags, Mode::empty())?
-            }
-            opened => opened?,
-        };
-        let mut file = File::from(file);
-        let length = file.metadata()?.len();
-        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
-        if written.is_err() {
-            // If this fails, too, the next run finds a line that makes no sense, and lets no
-            // session resume.
-            let _ = file.set_len(length);
+        let found = tombstones::parse(&bytes);
+        if !found.is_damaged {
+            let whole: Vec<ResumeId> = found.sessions.iter().copied().collect();
+            self.keep_tombstones(&whole)?;
         }
-        written
-    }
-
-    /// Replaces the tombstones.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    pub(super) fn replace_tombstones(&self, text: &str) -> io::Result<()> {
-        self.replace(TOMBSTONES, NEW_TOMBSTONES, text)
+        Ok(found)
     }
 
     /// Replaces a file as a whole.
@@ -166,9 +133,38 @@ impl Directory {
     }
 }
 
-impl AsFd for Directory {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+impl Store for Directory {
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        self.replace(FILE, NEW_FILE, &record.encode())
+    }
+
+    fn add_tombstones(&mut self, sessions: &[ResumeId]) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::APPEND | EXACTLY;
+        let file = match openat(&self.fd, TOMBSTONES, flags, Mode::empty()) {
+            Err(Errno::NOENT) => {
+                self.keep_tombstones(&[])?;
+                openat(&self.fd, TOMBSTONES, flags, Mode::empty())?
+            }
+            opened => opened?,
+        };
+        let mut file = File::from(file);
+        let length = file.metadata()?.len();
+        let text = tombstones::encode(sessions);
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
+        if written.is_err() {
+            // If this fails, too, the next run finds a line that makes no sense, and lets no
+            // session resume.
+            let _ = file.set_len(length);
+        }
+        written
+    }
+
+    fn keep_tombstones(&mut self, sessions: &[ResumeId]) -> io::Result<()> {
+        self.replace(TOMBSTONES, NEW_TOMBSTONES, &tombstones::encode(sessions))
+    }
+
+    fn lock(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
     }
 }
 

@@ -1,42 +1,22 @@
-//! The state directory: what one run of a broker leaves to the next, so that after a restart no
-//! lock is granted that an old holder may still believe to hold, and no name gets a fencing token
-//! that it had before; and so that a session can resume at a later run. Knows the broker, two files,
-//! and the shortest possible dead-peer timeout; no sockets.
-//!
-//! A run that is killed, alone or with its machine, cannot tell the holders of its locks. Holders
-//! on other machines find out by themselves within the dead-peer timeout. So the next run, which
-//! sees that this one did not stop cleanly, grants nothing for that long: the *grace*. A run cannot
-//! write down every token that it gives. Instead it writes down in advance a number that its tokens
-//! will stay below, and the next run begins there.
-//!
-//! - `run`: what a running broker has of its directory, and when its grace is over. `keeper`: the
-//!   thread that does it.
-//! - `resumption`: what a server asks and tells the keeper about sessions that resume.
-//! - `burial`: writing the tombstones of many sessions at once.
-//! - `record` and `tombstones`: the two files as text. `directory`: the files themselves.
+//! The state directory: the store of a [keeper](crate::server::keeper) on disk. Makes a broker that
+//! continues where the last one with the directory ended. Knows two files; what is in them is the
+//! keeper's.
 
-mod burial;
 mod directory;
-#[cfg(fuzzing)]
-pub mod fuzz_driver;
-mod keeper;
-mod record;
-pub(super) mod resumption;
-mod run;
-#[cfg(test)]
-mod tests;
-mod tombstones;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-pub use keeper::{Keeper, KeeperRest};
-pub use resumption::Resumption;
-pub use run::{GraceCause, KeeperSessionsSnapshot, KeeperSnapshot};
+use directory::Directory;
 
 use crate::broker::{Broker, Limits};
+use crate::server::keeper::next_run::NextRun;
+#[cfg(all(test, any(explore = "loom", explore = "shuttle")))]
+use crate::server::keeper::resumption::{Resumption, begin_without_thread};
+use crate::server::keeper::store::Store;
+use crate::server::keeper::{Keeper, KeeperSnapshot};
 
 /// Makes the directory for [`resume`] unless it exists, accessible to its owner only, and gives it
 /// to this user and group. To be called before the process becomes that user. A symbolic link to
@@ -73,19 +53,58 @@ pub fn resume(
     dead_peer_timeout: Duration,
     is_first_start: bool,
 ) -> io::Result<(Broker, Keeper)> {
-    Keeper::resume(directory, limits, dead_peer_timeout, is_first_start)
-        .map_err(|error| named(directory, &error))
+    let resume = || {
+        let (store, next, broker) = begin(directory, limits, dead_peer_timeout, is_first_start)?;
+        let keeper = Keeper::begin(Box::new(store), next, &broker)?;
+        Ok((broker, keeper))
+    };
+    resume().map_err(|error| named(directory, &error))
+}
+
+/// The run after the last one, which is written down, and its broker.
+fn begin(
+    path: &Path,
+    limits: Limits,
+    dead_peer_timeout: Duration,
+    is_first_start: bool,
+) -> io::Result<(Directory, NextRun, Broker)> {
+    let mut directory = Directory::lock(path)?;
+    let last = directory.read()?;
+    let next = NextRun::after(last, directory.tombstones()?, dead_peer_timeout, is_first_start)?;
+    directory.write(&next.record)?;
+    if !next.has_earlier() {
+        directory.keep_tombstones(&[])?;
+    }
+    let broker = Broker::resumed(limits, &next.tokens, next.grace.map(|(grace, _)| grace));
+    Ok((directory, next, broker))
+}
+
+/// For the model checkers, which do not know the keeper's thread: a broker that grants at once.
+///
+/// # Errors
+/// As [`resume`].
+#[cfg(all(test, any(explore = "loom", explore = "shuttle")))]
+pub(super) fn resume_without_thread(path: &Path) -> io::Result<(Broker, Resumption)> {
+    let (store, next, broker) = begin(path, Limits::default(), Duration::from_secs(25), true)?;
+    let resumption = begin_without_thread(Box::new(store), next, &broker)?;
+    Ok((broker, resumption))
 }
 
 /// Goes on as the keeper of a directory for the same run of the same broker, in a new image of the
 /// process: nothing is written, there is no new grace, and the reserved tokens stay reserved.
-/// `locked` is the descriptor of [`KeeperRest::directory`], through which the directory has been
-/// locked all the time; `path` is for messages.
+/// `locked` is the descriptor of
+/// [`KeeperRest::directory`](crate::server::keeper::KeeperRest::directory), through which the
+/// directory has been locked all the time; `path` is for messages.
 ///
 /// # Errors
 /// If the thread cannot be started. The message names the directory.
 pub fn go_on(path: &Path, locked: OwnedFd, snapshot: &KeeperSnapshot, broker: &Broker) -> io::Result<Keeper> {
-    Keeper::go_on(path, locked, snapshot, broker).map_err(|error| named(path, &error))
+    let go_on = || {
+        let mut directory = Directory::locked(path, locked)?;
+        let tombstones = directory.tombstones()?;
+        Keeper::go_on(Box::new(directory), tombstones, snapshot, broker)
+    };
+    go_on().map_err(|error| named(path, &error))
 }
 
 fn named(directory: &Path, error: &io::Error) -> io::Error {

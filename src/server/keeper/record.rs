@@ -18,27 +18,27 @@ const HEADING: &str = "lockd state 2\n";
 const HEADING_BEFORE: &str = "lockd state 1\n";
 const HEADING_OF_ANY_VERSION: &[u8] = b"lockd state ";
 /// How many sessions a record may name.
-pub(super) const HELD_MAX: usize = 100_000;
+pub(in crate::server) const HELD_MAX: usize = 100_000;
 /// The most bytes that a record has as text.
-pub(super) const RECORD_BYTES_MAX: usize = 256 + HELD_MAX * 38;
+pub(in crate::server) const RECORD_BYTES_MAX: usize = 256 + HELD_MAX * 38;
 
 /// The state of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
+pub(in crate::server) struct Record {
     /// Every fencing token of the run is lower than this.
-    pub(super) tokens_end: u64,
+    pub(in crate::server) tokens_end: u64,
     /// The longest time after the end of the run until all of its clients know of it, in whole
     /// seconds.
-    pub(super) dead_peer_timeout: Duration,
+    pub(in crate::server) dead_peer_timeout: Duration,
     /// How the run has ended.
-    pub(super) end: RunEnd,
+    pub(in crate::server) end: RunEnd,
     /// What sessions need to resume; none if the run had none that could.
-    pub(super) sessions: Option<SessionsRecord>,
+    pub(in crate::server) sessions: Option<SessionsRecord>,
 }
 
 /// How a run has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum RunEnd {
+pub(in crate::server) enum RunEnd {
     /// It has not, or nobody could write it down.
     None,
     /// It has stopped cleanly. Every client that held a lock knows that it has lost it, but for
@@ -48,16 +48,16 @@ pub(super) enum RunEnd {
 
 /// What sessions need to resume.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SessionsRecord {
+pub(in crate::server) struct SessionsRecord {
     /// The number of the run.
-    pub(super) epoch: u64,
+    pub(in crate::server) epoch: u64,
     /// The number of the last run that has granted anything.
-    pub(super) opened: u64,
-    pub(super) key: SecretKey,
+    pub(in crate::server) opened: u64,
+    pub(in crate::server) key: SecretKey,
 }
 
 impl Record {
-    pub(super) fn encode(&self) -> String {
+    pub(in crate::server) fn encode(&self) -> String {
         let (tokens, timeout) = (self.tokens_end, self.dead_peer_timeout.as_secs());
         let heading = if self.sessions.is_some() { HEADING } else { HEADING_BEFORE };
         let mut text = format!("{heading}tokens-end {tokens}\ndead-peer-timeout {timeout}\n");
@@ -82,7 +82,7 @@ impl Record {
     ///
     /// # Errors
     /// If it is any other text; the message says what is wrong with it.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
+    pub(in crate::server) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
         if bytes.is_empty() {
             return Err("it is empty");
         }

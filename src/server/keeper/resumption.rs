@@ -1,4 +1,4 @@
-//! What a server asks and tells the keeper of its state directory about sessions that resume: the
+//! What a server asks and tells the keeper about sessions that resume: the
 //! number of the run, the secrets, which sessions of earlier runs may come back, and which ones may
 //! not because their locks were given away. Knows no connection.
 
@@ -6,15 +6,17 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::keeper::Keeper;
 use super::run::KeeperState;
+use super::running::Keeper;
+#[cfg(all(test, any(explore = "loom", explore = "shuttle")))]
+use super::{next_run::NextRun, store::Store};
 #[cfg(all(test, any(explore = "loom", explore = "shuttle")))]
 use crate::broker::Broker;
 use crate::os::sync::Arc;
 use crate::wire::message::{ResumeId, ResumeSecret};
 
 /// By this the sessions of a server can resume: after an outage of the network, and at a later run
-/// with the same state directory. From [`Keeper::resumption`].
+/// with the same store. From [`Keeper::resumption`].
 #[derive(Clone)]
 pub struct Resumption {
     keeper: Arc<KeeperState>,
@@ -28,15 +30,17 @@ impl Keeper {
     }
 }
 
-/// For the model checkers, which do not know the keeper's thread: a broker that grants at once.
+/// For the model checkers, which do not know the keeper's thread.
 ///
 /// # Errors
-/// As [`resume`](super::resume).
+/// If the run has no number.
 #[cfg(all(test, any(explore = "loom", explore = "shuttle")))]
-pub(in crate::server) fn begin_without_thread(path: &std::path::Path) -> io::Result<(Broker, Resumption)> {
-    let timeout = Duration::from_secs(25);
-    let (keeper, _) = KeeperState::begin(path, crate::broker::Limits::default(), timeout, true)?;
-    Ok((keeper.broker.clone(), Resumption { keeper: Arc::new(keeper) }))
+pub(in crate::server) fn begin_without_thread(
+    store: Box<dyn Store>,
+    next: NextRun,
+    broker: &Broker,
+) -> io::Result<Resumption> {
+    Ok(Resumption { keeper: Arc::new(KeeperState::begin(store, next, broker)?) })
 }
 
 impl Resumption {
@@ -50,7 +54,7 @@ impl Resumption {
         self.keeper.key.secret(id, self.epoch(), timeout)
     }
 
-    /// Whether a run with this state directory has told the session this.
+    /// Whether a run with this store has told the session this.
     pub(in crate::server) fn is_secret(
         &self,
         secret: &ResumeSecret,

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
+use crate::server::keeper::record::{Record, RunEnd, SessionsRecord};
 use crate::server::resume::secret_key::SecretKey;
-use crate::server::state_dir::record::{Record, RunEnd, SessionsRecord};
 use crate::wire::message::ResumeId;
 
 /// The most bytes that are read of a state file.
-pub const RECORD_BYTES_MAX: usize = crate::server::state_dir::record::RECORD_BYTES_MAX;
+pub const RECORD_BYTES_MAX: usize = crate::server::keeper::record::RECORD_BYTES_MAX;
 
 /// The contents of a state file.
 #[derive(Clone, Debug, PartialEq, Eq)]

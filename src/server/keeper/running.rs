@@ -1,15 +1,17 @@
-//! The keeper of a running broker's state directory: its thread, and how it ends or is replaced by
-//! that of another image of the program.
+//! The keeper of a running broker: its thread, and how it ends or is replaced by that of another
+//! image of the program.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
+use super::next_run::{GraceCause, NextRun, effective};
 use super::record::{HELD_MAX, RunEnd};
-use super::run::{GraceCause, KeeperSessionsSnapshot, KeeperSnapshot, KeeperState, effective};
-use crate::broker::{Broker, Limits};
+use super::run::{KeeperSessionsSnapshot, KeeperSnapshot, KeeperState};
+use super::store::Store;
+use super::tombstones::Tombstones;
+use crate::broker::Broker;
 use crate::os::sync::Arc;
 use crate::os::thread::{SignalsBlocked, Thread};
 use crate::wire::message::ResumeId;
@@ -17,7 +19,7 @@ use crate::wire::message::ResumeId;
 /// The stack of the keeper's thread. It is address space; only what is used becomes memory.
 const STACK_BYTES: usize = 1 << 20;
 
-/// Keeps the state directory of a running broker: reserves tokens in advance and ends the grace, in
+/// Keeps what the next run of a broker must know: reserves tokens in advance and ends the grace, in
 /// a thread of its own. If it is dropped, or the process ends, the next run has a grace, unless
 /// [`stopped`](Self::stopped) was called before.
 pub struct Keeper {
@@ -56,11 +58,11 @@ impl KeeperRest<'_> {
         KeeperSnapshot { tokens_end: record.tokens_end, dead_peer_timeout, in_grace, sessions }
     }
 
-    /// The number of the descriptor by which the directory is locked. It stays open as long as the
-    /// keeper.
+    /// The number of the descriptor by which the state directory is locked, if there is one. It
+    /// stays open as long as the keeper.
     #[must_use]
-    pub fn directory(&self) -> RawFd {
-        self.shared.kept.lock().0.as_fd().as_raw_fd()
+    pub fn directory(&self) -> Option<RawFd> {
+        self.shared.kept.lock().0.lock().map(|lock| lock.as_raw_fd())
     }
 }
 
@@ -72,26 +74,32 @@ impl Drop for KeeperRest<'_> {
 }
 
 impl Keeper {
-    pub(super) fn resume(
-        path: &Path,
-        limits: Limits,
-        dead_peer_timeout: Duration,
-        is_first_start: bool,
-    ) -> io::Result<(Broker, Self)> {
-        let (shared, grace_cause) = KeeperState::begin(path, limits, dead_peer_timeout, is_first_start)?;
-        let broker = shared.broker.clone();
-        let mut keeper = Self::start(shared)?;
+    /// Keeps a run that has begun, see [`KeeperState::begin`].
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub(in crate::server) fn begin(
+        store: Box<dyn Store>,
+        next: NextRun,
+        broker: &Broker,
+    ) -> io::Result<Self> {
+        let grace_cause = next.grace.map(|(_, cause)| cause);
+        let mut keeper = Self::start(KeeperState::begin(store, next, broker)?)?;
         keeper.grace_cause = grace_cause;
-        Ok((broker, keeper))
+        Ok(keeper)
     }
 
-    pub(super) fn go_on(
-        path: &Path,
-        locked: OwnedFd,
+    /// Goes on with the run of a snapshot. `tombstones` are those in the store.
+    ///
+    /// # Errors
+    /// If the snapshot makes no sense, or the thread cannot be started.
+    pub(in crate::server) fn go_on(
+        store: Box<dyn Store>,
+        tombstones: Tombstones,
         snapshot: &KeeperSnapshot,
         broker: &Broker,
     ) -> io::Result<Self> {
-        Self::start(KeeperState::go_on(path, locked, snapshot, broker)?)
+        Self::start(KeeperState::go_on(store, tombstones, snapshot, broker)?)
     }
 
     fn start(shared: KeeperState) -> io::Result<Self> {
@@ -120,7 +128,7 @@ impl Keeper {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 progress.rest = false;
-                let text = "the state directory is being written";
+                let text = "the state of this run is being written";
                 return Err(io::Error::new(io::ErrorKind::TimedOut, text));
             }
             progress = self.shared.changed.wait_timeout(progress, left).0;

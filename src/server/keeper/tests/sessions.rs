@@ -171,7 +171,7 @@ fn what_cannot_be_written_down_is_an_error() {
 fn a_new_directory_has_a_grace_unless_there_was_no_server_before() {
     let directory = directory();
     let (broker, keeper) = resume(directory.path(), Limits::default(), TIMEOUT, false).unwrap();
-    assert_eq!(keeper.grace_cause(), Some(GraceCause::NewDirectory));
+    assert_eq!(keeper.grace_cause(), Some(GraceCause::NewStore));
     assert!(broker.grace() > TIMEOUT / 2);
     drop(keeper);
     // That there was none before is not believed of a directory that shows one.
@@ -218,7 +218,7 @@ fn an_image_after_one_that_knew_of_no_such_sessions_begins_to_number_the_runs() 
     let (broker, first) = start(&directory);
     let rest = first.rest(Duration::from_secs(60)).unwrap();
     let snapshot = KeeperSnapshot { sessions: None, ..rest.snapshot() };
-    let locked = first.shared.kept.lock().0.as_fd().try_clone_to_owned().unwrap();
+    let locked = first.shared.kept.lock().0.lock().unwrap().try_clone_to_owned().unwrap();
     let keeper = go_on(directory.path(), locked, &snapshot, &broker).unwrap();
     assert_eq!(keeper.resumption().epoch(), 1);
     let sessions = record(&directory).sessions.unwrap();

@@ -1,49 +1,36 @@
-//! One run of a broker with its state directory: the record that is on disk, what is known of the
-//! sessions of earlier runs, and when the grace is over. What the keeper's thread does; has no
-//! thread itself.
+//! One run of a broker: its record in the store, what is known of the sessions of earlier runs, and
+//! when the grace is over. What the keeper's thread does; has no thread itself.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::ops::Range;
-use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::burial::Burial;
-use super::directory::Directory;
+use super::next_run::{EarlierSessions, NextRun, TOKENS_RESERVED};
 use super::record::{Record, RunEnd, SessionsRecord};
-use super::tombstones::{self, Tombstones};
-use crate::broker::{Broker, Limits};
-use crate::os::Keepalive;
+use super::store::Store;
+use super::tombstones::Tombstones;
+use crate::broker::Broker;
 use crate::os::sync::{Condvar, Mutex};
 use crate::server::resume::secret_key::SecretKey;
 use crate::wire::message::ResumeId;
 
-/// The number of tokens that are reserved in advance. They last for minutes at any rate that a
-/// server can reach, so a disk may be slow for that long; and they are few enough that tokens stay
-/// below 2^53 through millions of restarts.
-pub(super) const TOKENS_RESERVED: u64 = 1 << 30;
 /// The interval at which the keeper checks how many tokens are left.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon it tries again to end the grace, if that could not be written down.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// While the keeper cannot write, it logs that at this interval.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
-/// The timeout that is in effect: a server raises shorter ones to the minimum.
-pub(super) fn effective(dead_peer_timeout: Duration) -> Duration {
-    dead_peer_timeout.max(Keepalive::DEAD_PEER_TIMEOUT_MIN)
-}
-
 /// What the keeper shares with its thread.
 pub(super) struct KeeperState {
     pub(super) broker: Broker,
     /// The number of this run.
     pub(super) epoch: u64,
     pub(super) key: SecretKey,
-    /// The directory, and the record that was last written there.
-    pub(super) kept: Mutex<(Directory, Record)>,
+    /// The store, and the record that was last written there.
+    pub(super) kept: Mutex<(Box<dyn Store>, Record)>,
     pub(super) sessions: Mutex<SessionsState>,
     burial: Burial,
     pub(super) progress: Mutex<Progress>,
@@ -58,26 +45,6 @@ pub(super) struct SessionsState {
     pub(super) buried: Vec<ResumeId>,
     /// When the server has stopped: those that held something.
     pub(super) held: Vec<ResumeId>,
-}
-
-/// Sessions of earlier runs, which may resume in the grace.
-pub(super) struct EarlierSessions {
-    /// From the last run that has granted anything to the one before this.
-    epochs: Range<u64>,
-    buried: Tombstones,
-    /// If these are all that hold something: those of them that have not come back.
-    pub(super) awaited: Option<BTreeSet<ResumeId>>,
-}
-
-/// Why nothing is granted at first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GraceCause {
-    /// The last run has not stopped cleanly.
-    Unclean,
-    /// The last run has stopped cleanly, while this many sessions that can resume held locks.
-    Held(usize),
-    /// The directory is new: there may have been a server with another one.
-    NewDirectory,
 }
 
 pub(super) struct Progress {
@@ -97,11 +64,11 @@ impl Progress {
     }
 }
 
-/// What a keeper knows, as data: for [`go_on`](super::go_on).
+/// What a keeper knows, as data: for [`go_on`](crate::server::state_dir::go_on).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeeperSnapshot {
-    /// Every fencing token of the run is lower than this, as the record on disk says.
+    /// Every fencing token of the run is lower than this, as the record in the store says.
     pub tokens_end: u64,
     /// The recorded time until all clients know of the end of the run, in seconds.
     pub dead_peer_timeout: u64,
@@ -131,72 +98,21 @@ pub struct KeeperSessionsSnapshot {
 
 /// How a run begins.
 impl KeeperState {
-    /// Begins a run of a new broker. Also says why it grants nothing at first, if so.
-    pub(super) fn begin(
-        path: &Path,
-        limits: Limits,
-        dead_peer_timeout: Duration,
-        is_first_start: bool,
-    ) -> io::Result<(Self, Option<GraceCause>)> {
-        let directory = Directory::lock(path)?;
-        let last = directory.read()?;
-        let timeout = effective(dead_peer_timeout);
-        let (grace, grace_cause) = match &last {
-            None if is_first_start => (None, None),
-            None => (Some(timeout), Some(GraceCause::NewDirectory)),
-            Some(Record { end: RunEnd::None, dead_peer_timeout, .. }) => {
-                (Some(*dead_peer_timeout), Some(GraceCause::Unclean))
-            }
-            Some(Record { end: RunEnd::Stopped { held }, .. }) if held.is_empty() => (None, None),
-            Some(Record { end: RunEnd::Stopped { held }, dead_peer_timeout, .. }) => {
-                (Some(*dead_peer_timeout), Some(GraceCause::Held(held.len())))
-            }
-        };
-        let (before, key) = match last.as_ref().and_then(|last| last.sessions.clone()) {
-            Some(SessionsRecord { epoch, opened, key }) => (opened..epoch.saturating_add(1), key),
-            None => (0..1, SecretKey::random()?),
-        };
-        let first = last.as_ref().map_or(0, |last| last.tokens_end).max(Broker::first_token_by_clock());
-        let epoch = before.end;
-        // A run without a grace may grant at once. Then no session of an earlier run may resume.
-        let opened = if grace.is_some() { before.start } else { epoch };
-        let record = Record {
-            tokens_end: first.saturating_add(TOKENS_RESERVED),
-            // If this run ends in its grace, the next one must still wait for the clients of the
-            // last one.
-            dead_peer_timeout: grace.unwrap_or_default().max(timeout),
-            end: RunEnd::None,
-            sessions: Some(SessionsRecord { epoch, opened, key }),
-        };
-        let earlier = match (grace, last.map(|last| last.end)) {
-            (None, _) => None,
-            (Some(_), end) => {
-                let awaited = match end {
-                    Some(RunEnd::Stopped { held }) => Some(held),
-                    Some(RunEnd::None) | None => None,
-                };
-                let buried = earlier_tombstones(&directory)?;
-                Some(EarlierSessions { epochs: before, buried, awaited })
-            }
-        };
-        directory.write(&record)?;
-        if earlier.is_none() {
-            directory.replace_tombstones("")?;
-        }
-        let broker = Broker::resumed(limits, &(first..record.tokens_end), grace);
-        let grace_ends = grace.and_then(|grace| Instant::now().checked_add(grace));
-        let sessions = SessionsState { earlier, buried: Vec::new(), held: Vec::new() };
-        Ok((Self::new(directory, record, &broker, grace_ends, sessions)?, grace_cause))
+    /// Begins a run of a broker, which has got the tokens and the grace of `next`. The record of
+    /// `next` is in the store.
+    pub(super) fn begin(store: Box<dyn Store>, next: NextRun, broker: &Broker) -> io::Result<Self> {
+        let grace_ends = next.grace.and_then(|(grace, _)| Instant::now().checked_add(grace));
+        let sessions = SessionsState { earlier: next.earlier, buried: Vec::new(), held: Vec::new() };
+        Self::new(store, next.record, broker, grace_ends, sessions)
     }
 
     /// Goes on with the run of a snapshot.
     pub(super) fn go_on(
-        path: &Path,
-        locked: OwnedFd,
+        mut store: Box<dyn Store>,
+        tombstones: Tombstones,
         snapshot: &KeeperSnapshot,
         broker: &Broker,
     ) -> io::Result<Self> {
-        let directory = Directory::locked(path, locked)?;
         let sessions = match &snapshot.sessions {
             Some(KeeperSessionsSnapshot { epoch, opened, key, .. }) => {
                 SessionsRecord { epoch: *epoch, opened: *opened, key: key.parse().map_err(invalid)? }
@@ -213,11 +129,9 @@ impl KeeperState {
         };
         let awaited = awaited.transpose()?.map(|awaited| awaited.into_iter().collect());
         let earlier = match snapshot.in_grace {
-            true => Some(EarlierSessions {
-                epochs: sessions.opened..sessions.epoch,
-                buried: earlier_tombstones(&directory)?,
-                awaited,
-            }),
+            true => {
+                Some(EarlierSessions { epochs: sessions.opened..sessions.epoch, buried: tombstones, awaited })
+            }
             false => None,
         };
         let record = Record {
@@ -227,14 +141,14 @@ impl KeeperState {
             sessions: Some(sessions),
         };
         if is_new {
-            directory.write(&record)?;
+            store.write(&record)?;
         }
         let grace_ends = snapshot.in_grace.then(|| Instant::now() + broker.grace());
-        Self::new(directory, record, broker, grace_ends, SessionsState { earlier, buried, held: Vec::new() })
+        Self::new(store, record, broker, grace_ends, SessionsState { earlier, buried, held: Vec::new() })
     }
 
     fn new(
-        directory: Directory,
+        store: Box<dyn Store>,
         record: Record,
         broker: &Broker,
         grace_ends: Option<Instant>,
@@ -247,7 +161,7 @@ impl KeeperState {
             broker: broker.clone(),
             epoch,
             key,
-            kept: Mutex::new((directory, record)),
+            kept: Mutex::new((store, record)),
             sessions: Mutex::new(sessions),
             burial: Burial::default(),
             progress: Mutex::new(Progress::new(grace_ends)),
@@ -267,7 +181,7 @@ impl KeeperState {
             {
                 logged = Some(Instant::now());
                 log::error!(
-                    "the state directory cannot be written; locks are granted until the fencing tokens run out, \
+                    "the state of this run cannot be written; locks are granted until the fencing tokens run out, \
                      and none in the grace: {error}"
                 );
             }
@@ -311,7 +225,7 @@ impl KeeperState {
             return Ok(());
         }
         sessions.earlier = None;
-        let buried = tombstones::encode(&sessions.buried);
+        let buried = sessions.buried.clone();
         drop(sessions);
         self.update(|record| {
             if let Some(sessions) = &mut record.sessions {
@@ -322,7 +236,7 @@ impl KeeperState {
         self.broker.end_grace();
         log::info!("locks are granted from now on");
         // Those of earlier runs are of sessions that cannot resume any more.
-        self.kept.lock().0.replace_tombstones(&buried)
+        self.kept.lock().0.keep_tombstones(&buried)
     }
 
     /// Reserves more tokens when half of the reserved ones have been given.
@@ -335,33 +249,23 @@ impl KeeperState {
         let end = next.saturating_add(TOKENS_RESERVED);
         debug_assert!(end >= reserved, "reserved tokens are never taken back");
         self.update(|record| record.tokens_end = end)?;
-        // Only now: a token must not be given before the record on disk covers it.
+        // Only now: a token must not be given before the record in the store covers it.
         self.broker.set_tokens_end(end);
         Ok(())
     }
 
-    /// Changes the record, on disk first.
+    /// Changes the record, in the store first.
     pub(super) fn update(&self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
         let mut kept = self.kept.lock();
-        let (directory, record) = &mut *kept;
+        let (store, record) = &mut *kept;
         let mut changed = record.clone();
         change(&mut changed);
         if changed != *record {
-            directory.write(&changed)?;
+            store.write(&changed)?;
             *record = changed;
         }
         Ok(())
     }
-}
-
-/// The tombstones in the file. Removes a line that was torn, so that others can follow.
-fn earlier_tombstones(directory: &Directory) -> io::Result<Tombstones> {
-    let found = tombstones::parse(&directory.read_tombstones()?);
-    if !found.is_damaged {
-        let whole: Vec<ResumeId> = found.sessions.iter().copied().collect();
-        directory.replace_tombstones(&tombstones::encode(&whole))?;
-    }
-    Ok(found)
 }
 
 fn left(until: Instant) -> Duration {
@@ -420,7 +324,7 @@ impl KeeperState {
     fn write_tombstones(&self, ids: &[ResumeId]) -> io::Result<()> {
         // Locked in this order only here and where nothing else is locked.
         let mut sessions = self.sessions.lock();
-        self.kept.lock().0.append_tombstones(&tombstones::encode(ids))?;
+        self.kept.lock().0.add_tombstones(ids)?;
         if sessions.earlier.is_some() {
             sessions.buried.extend_from_slice(ids);
         }

@@ -13,14 +13,14 @@ use crate::wire::message::ResumeId;
 
 /// What a file of tombstones says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Tombstones {
-    pub(super) sessions: BTreeSet<ResumeId>,
+pub(in crate::server) struct Tombstones {
+    pub(in crate::server) sessions: BTreeSet<ResumeId>,
     /// Whether something in the file was not understood. Then any session may have a tombstone.
-    pub(super) is_damaged: bool,
+    pub(in crate::server) is_damaged: bool,
 }
 
 /// The lines for these sessions.
-pub(super) fn encode(sessions: &[ResumeId]) -> String {
+pub(in crate::server) fn encode(sessions: &[ResumeId]) -> String {
     let mut text = String::new();
     for session in sessions {
         // Writing to a string cannot fail.
@@ -35,7 +35,7 @@ fn line(session: ResumeId) -> String {
 }
 
 /// Reads what was appended, in whatever parts.
-pub(super) fn parse(bytes: &[u8]) -> Tombstones {
+pub(in crate::server) fn parse(bytes: &[u8]) -> Tombstones {
     let mut read = Tombstones { sessions: BTreeSet::new(), is_damaged: false };
     let mut lines = bytes.split(|byte| *byte == b'\n');
     // What follows the last end of a line: nothing, or the beginning of a line that was torn.

@@ -5,16 +5,16 @@ mod sessions;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::broker::{AcquireError, Attempt, Grant, LocalSession, Mode};
+use crate::broker::{AcquireError, Attempt, Broker, Grant, Limits, LocalSession, Mode};
 use crate::os::Keepalive;
-use crate::server::state_dir::record::{Record, RunEnd};
-use crate::server::state_dir::run::TOKENS_RESERVED;
-use crate::server::state_dir::*;
+use crate::server::keeper::next_run::TOKENS_RESERVED;
+use crate::server::keeper::record::{Record, RunEnd};
+use crate::server::keeper::*;
+use crate::server::state_dir::{go_on, resume};
 
 const TIMEOUT: Duration = Keepalive::DEAD_PEER_TIMEOUT_MIN;
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -184,7 +184,7 @@ fn gone_on(directory: &TempDir, keeper: &Keeper, broker: &Broker) -> Keeper {
     let snapshot = rest.snapshot();
     let json = serde_json::to_string(&snapshot).unwrap();
     assert_eq!(serde_json::from_str::<KeeperSnapshot>(&json).unwrap(), snapshot);
-    let locked = keeper.shared.kept.lock().0.as_fd().try_clone_to_owned().unwrap();
+    let locked = keeper.shared.kept.lock().0.lock().unwrap().try_clone_to_owned().unwrap();
     go_on(directory.path(), locked, &snapshot, broker).unwrap()
 }
 
