@@ -1,11 +1,23 @@
 //! A client of etcd: keys, values and transactions, by the JSON gateway of its API, version 3. Knows
 //! HTTP, TLS, etcd's users and its several end points. Knows nothing of locks, and nothing of the
-//! servers that use it; it logs nothing, and starts no threads.
+//! servers that use it; it logs nothing. It
+//! starts threads only to resolve names.
 
+mod addresses;
+mod answer;
 mod client;
+mod connector;
 mod error;
+#[cfg(test)]
+mod fake_etcd;
+mod gateway;
+mod http;
+#[cfg(test)]
+mod tests;
 mod url;
 
-pub use client::{Condition, Etcd, KeyValue, Transacted, Write};
+// Inside this crate, another type has the shorter name.
+pub use client::KeyCondition as Condition;
+pub use client::{Etcd, KeyValue, Transacted, Write};
 pub use error::EtcdError;
 pub use url::{BadEtcdUrl, EtcdUrl};

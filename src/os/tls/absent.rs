@@ -40,6 +40,22 @@ impl ServerTls {
 #[derive(Debug)]
 pub(crate) enum TlsSession {}
 
+/// What a client needs for TLS.
+#[cfg(feature = "cluster")]
+#[derive(Clone, Debug)]
+pub(crate) enum ClientTls {}
+
+#[cfg(feature = "cluster")]
+impl ClientTls {
+    pub(crate) fn load(_: &ClientFiles) -> Result<Self, String> {
+        Err(ABSENT.to_owned())
+    }
+
+    pub(crate) fn session(&self, _: &str) -> Result<TlsSession, String> {
+        match *self {}
+    }
+}
+
 pub(crate) fn client_session(_: &ClientFiles, _: &str) -> Result<TlsSession, String> {
     Err(ABSENT.to_owned())
 }

@@ -6,6 +6,8 @@
 mod explain;
 #[cfg(feature = "tls")]
 mod present;
+#[cfg(all(feature = "tls", feature = "cluster"))]
+pub(crate) use present::ClientTls;
 #[cfg(feature = "tls")]
 pub use present::ServerTls;
 #[cfg(feature = "tls")]
@@ -13,6 +15,8 @@ pub(crate) use present::{TlsSession, client_session};
 
 #[cfg(not(feature = "tls"))]
 mod absent;
+#[cfg(all(not(feature = "tls"), feature = "cluster"))]
+pub(crate) use absent::ClientTls;
 #[cfg(not(feature = "tls"))]
 pub use absent::ServerTls;
 #[cfg(not(feature = "tls"))]

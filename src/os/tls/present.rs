@@ -92,32 +92,65 @@ impl ServerTls {
     }
 }
 
-/// The client's side of a connection to `host`.
+/// What a client needs for TLS, read from its files.
+#[derive(Clone)]
+pub(crate) struct ClientTls {
+    config: Arc<ClientConfig>,
+    files: ClientFiles,
+}
+
+impl fmt::Debug for ClientTls {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTls").field("files", &self.files).finish()
+    }
+}
+
+impl ClientTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// The message names the file and what is wrong with it.
+    pub(crate) fn load(files: &ClientFiles) -> Result<Self, String> {
+        let roots = match &files.ca {
+            Some(path) => roots(path)?,
+            None => system_roots()?,
+        };
+        let builder = ClientConfig::builder_with_provider(provider());
+        let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+        let builder = builder.with_root_certificates(roots);
+        let mut config = match &files.cert {
+            None => builder.with_no_client_auth(),
+            Some(cert) => {
+                let key = files.key.as_ref().unwrap_or(cert);
+                let config = builder.with_client_auth_cert(certificates(cert)?, private_key(key)?);
+                config.map_err(|error| explain_own_certificate(cert, key, &error))?
+            }
+        };
+        config.resumption = Resumption::disabled();
+        Ok(Self { config: Arc::new(config), files: files.clone() })
+    }
+
+    /// The client's side of a new connection to `host`.
+    ///
+    /// # Errors
+    /// If no certificate could be for this host.
+    pub(crate) fn session(&self, host: &str) -> Result<TlsSession, String> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| format!("{host:?} is no name that a certificate could have"))?;
+        let connection =
+            ClientConnection::new(self.config.clone(), name).map_err(|error| error.to_string())?;
+        let ClientFiles { ca, cert, .. } = self.files.clone();
+        Ok(TlsSession::new(connection.into(), TlsSide::Client { host: host.to_owned(), ca, cert }))
+    }
+}
+
+/// The client's side of a connection to `host`, with files that are read for it.
 ///
 /// # Errors
 /// The message says what is wrong with which file, or with the host's name.
 pub(crate) fn client_session(files: &ClientFiles, host: &str) -> Result<TlsSession, String> {
-    let roots = match &files.ca {
-        Some(path) => roots(path)?,
-        None => system_roots()?,
-    };
-    let builder = ClientConfig::builder_with_provider(provider());
-    let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-    let builder = builder.with_root_certificates(roots);
-    let mut config = match &files.cert {
-        None => builder.with_no_client_auth(),
-        Some(cert) => {
-            let key = files.key.as_ref().unwrap_or(cert);
-            let config = builder.with_client_auth_cert(certificates(cert)?, private_key(key)?);
-            config.map_err(|error| explain_own_certificate(cert, key, &error))?
-        }
-    };
-    config.resumption = Resumption::disabled();
-    let name = ServerName::try_from(host.to_owned())
-        .map_err(|_| format!("{host:?} is no name that a certificate could have"))?;
-    let connection = ClientConnection::new(Arc::new(config), name).map_err(|error| error.to_string())?;
-    let side = TlsSide::Client { host: host.to_owned(), ca: files.ca.clone(), cert: files.cert.clone() };
-    Ok(TlsSession::new(connection.into(), side))
+    ClientTls::load(files)?.session(host)
 }
 
 fn provider() -> Arc<CryptoProvider> {
