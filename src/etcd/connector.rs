@@ -110,7 +110,10 @@ impl EtcdTransport {
     fn pass_on(&mut self) -> bool {
         let room = self.buffers.input_append_buf();
         let count = room.len().min(self.plain.len());
-        room.iter_mut().zip(self.plain.drain(..count)).for_each(|(into, byte)| *into = byte);
+        if let (Some(room), Some(plain)) = (room.get_mut(..count), self.plain.get(..count)) {
+            room.copy_from_slice(plain);
+        }
+        self.plain.drain(..count);
         self.buffers.input_appended(count);
         count > 0
     }

@@ -10,7 +10,7 @@ use super::fake_etcd::{FakeEtcd, SOON, answer, refusal, success};
 use super::{Etcd, EtcdError, EtcdUrl, Transacted, Write};
 
 /// For calls that must fail because the time is over.
-const BRIEF: Duration = Duration::from_millis(300);
+const BRIEF: Duration = Duration::from_secs(2);
 
 fn client(places: &[String]) -> Etcd {
     let url: EtcdUrl = format!("etcd://{}/n", places.join(",")).parse().unwrap();

@@ -1,0 +1,12 @@
+//! Several servers as one cluster, and the client of etcd that they use. With real etcd servers,
+//! which are stopped and killed.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
+
+#[path = "../transports/authority.rs"]
+#[expect(dead_code, reason = "made for other tests, too")]
+mod authority;
+mod etcd;
+mod etcd_client;
+#[path = "../blackbox/support/mod.rs"]
+#[expect(dead_code, reason = "made for other tests, too")]
+mod support;
