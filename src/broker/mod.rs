@@ -114,7 +114,7 @@ impl Broker {
 
     /// What was the broker of a standby goes on as [`resumed`](Self::resumed) makes one. Does
     /// nothing, and returns false, if it was none, or is shut.
-    pub(crate) fn begin(&self, tokens: &Range<u64>, grace: Option<Duration>) -> bool {
+    pub fn begin(&self, tokens: &Range<u64>, grace: Option<Duration>) -> bool {
         self.shell.begin(tokens, grace.map(|grace| clock::now().after(grace)))
     }
 

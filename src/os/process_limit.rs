@@ -25,9 +25,21 @@ pub(crate) fn is_within() -> bool {
     }
 }
 
+/// The process may not say a word more. It goes on until its limit.
+#[cfg(feature = "cluster")]
+pub(crate) fn silence() {
+    LIMIT.store(1, Relaxed);
+}
+
 /// The kernel's timer that ends this process.
 #[cfg(feature = "cluster")]
 pub(crate) struct ProcessLimit(ManuallyDrop<nix::sys::timer::Timer>);
+
+// SAFETY: what looks like a pointer in it names a timer of the process, see timer_create(2); any
+// thread may use it.
+#[cfg(feature = "cluster")]
+#[expect(unsafe_code, reason = "the type that libc has for the name of a timer is a pointer")]
+unsafe impl Send for ProcessLimit {}
 
 #[cfg(feature = "cluster")]
 impl ProcessLimit {

@@ -2,6 +2,8 @@
 //! the client shows the secret. Its session begins only afterwards. So a client whose handshake
 //! fails gets nothing, and one that does nothing costs little memory, for [`LIMIT`] at most.
 
+mod standby;
+
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering::Relaxed;

@@ -22,6 +22,8 @@ mod access_list;
 mod acquire;
 mod auth_token;
 mod client_knows;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 mod config;
 mod connection;
 mod control_socket;
@@ -71,7 +73,7 @@ pub use parking::allow_parking;
 use parking::{NotParked, ParkedState};
 use send_queue::SendQueue;
 use serve::RestoredConnection;
-use server_state::ServerState;
+use server_state::{ServerState, Standby};
 use snapshot::{RestoredServer, ServerSnapshot};
 use starter::Starter;
 pub use statistics::{STATISTICS, ServerStats, Statistic, StatisticKind, StatsReader};
@@ -150,6 +152,17 @@ impl Bound {
     /// If a thread cannot be started. Then nothing is served.
     pub fn serve(self, broker: &Broker, service: Service) -> io::Result<Server> {
         self.serve_resumable(broker, service, None)
+    }
+
+    /// As [`serve`](Self::serve), but as a standby of the cluster of this name: no client gets a
+    /// session until this becomes the active server. Those that speak `message` are told so.
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve).
+    pub fn serve_as_standby(self, broker: &Broker, service: Service, cluster: &str) -> io::Result<Server> {
+        let state = Arc::new(ServerState::new(broker.clone(), self.config)?);
+        *state.standby.lock() = Some(Standby { cluster: cluster.to_owned(), active: None });
+        Server::start_threads(state, self.listeners, self.addresses, service, Vec::new())
     }
 
     /// As [`serve`](Self::serve). With a `resumption`, which must be that of the broker's state
@@ -254,6 +267,12 @@ impl Server {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.state.connections()
+    }
+
+    /// The dead-peer timeout that clients are told.
+    #[must_use]
+    pub fn dead_peer_timeout(&self) -> Duration {
+        self.state.config().dead_peer_timeout
     }
 
     /// Reads this server's statistics, also after it has stopped.

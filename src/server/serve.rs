@@ -140,8 +140,16 @@ pub(super) fn serve(accepted: &AcceptedConnection, service: Arc<Service>) {
         // Without keepalive, a client that vanishes would hold its locks for ever.
         return log::debug!("{}: {error}", accepted.address);
     }
+    // A standby becomes active once, and never the other way.
+    let standby = accepted.server.standby.lock().clone();
+    if standby.is_some() && accepted.is_speechless() {
+        return;
+    }
     let Some(early) = accepted.handshake() else { return };
-    begin(accepted, service, early);
+    match standby {
+        Some(standby) => accepted.answer_as_standby(early, &standby),
+        None => begin(accepted, service, early),
+    }
 }
 
 /// Serves a connection that has begun in an earlier image of the program until it ends. What was

@@ -92,6 +92,15 @@ struct ConnectionEntry {
     thread: Option<Thread>,
 }
 
+/// That another server has the locks, or none.
+#[derive(Clone, Debug)]
+pub(super) struct Standby {
+    /// The name of the cluster.
+    pub(super) cluster: String,
+    /// Where clients find the active server, if that is known.
+    pub(super) active: Option<String>,
+}
+
 pub(super) struct ServerState {
     pub(super) broker: Broker,
     config: RwLock<Arc<Config>>,
@@ -105,6 +114,8 @@ pub(super) struct ServerState {
     pub(super) started: Instant,
     pub(super) upgrades: Mutex<Upgrades>,
     pub(super) resumable: ResumableSessions,
+    /// While this is a standby, no connection gets a session.
+    pub(super) standby: Mutex<Option<Standby>>,
     /// How many connections have ended whose sessions may resume.
     pub(super) in_doubt_now: AtomicUsize,
     pub(super) lockd_commands: CommandCounts,
@@ -185,7 +196,7 @@ impl ServerState {
             }),
             resume_refused: throttle(|more, _| format!("sessions could not resume {more} more times")),
             not_written: throttle(|more, _| {
-                format!("{more} more times the state directory could not be written, and locks have stayed")
+                format!("{more} more times the state of this run could not be written, and locks have stayed")
             }),
             broker,
             config: RwLock::new(Arc::new(config)),
@@ -198,6 +209,7 @@ impl ServerState {
             started: Instant::now(),
             upgrades: Mutex::default(),
             resumable: ResumableSessions::default(),
+            standby: Mutex::default(),
             in_doubt_now: AtomicUsize::new(0),
             lockd_commands: CommandCounts::default(),
             glockd_commands: CommandCounts::default(),

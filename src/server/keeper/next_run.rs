@@ -94,11 +94,6 @@ impl NextRun {
         Ok(Self { tokens: first..record.tokens_end, record, grace, earlier })
     }
 
-    /// The number of the run.
-    pub(in crate::server) fn epoch(&self) -> u64 {
-        self.record.sessions.as_ref().map_or(0, |sessions| sessions.epoch)
-    }
-
     /// Whether sessions of earlier runs can resume; if not, all tombstones are of no use any more.
     pub(in crate::server) fn has_earlier(&self) -> bool {
         self.earlier.is_some()

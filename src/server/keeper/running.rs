@@ -110,6 +110,12 @@ impl Keeper {
         Ok(Self { shared, thread: Some(thread), grace_cause: None })
     }
 
+    /// The number of the run, which is higher than that of every earlier one.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.shared.epoch
+    }
+
     /// Why nothing is granted at first; `None` if locks are granted at once.
     #[must_use]
     pub fn grace_cause(&self) -> Option<GraceCause> {
