@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::bench::BenchOptions;
-use super::control::UpgradeOptions;
+use super::control::{StandDownOptions, UpgradeOptions};
 use super::options::ServeOptions;
 use super::run::RunOptions;
 use super::show::{InspectOptions, KickOptions, ListOptions, StatsOptions, WatchOptions};
@@ -15,8 +15,9 @@ use super::show::{InspectOptions, KickOptions, ListOptions, StatsOptions, WatchO
 /// The exit status of the server, for its help and its manual page.
 pub(super) const SERVER_EXIT_STATUS: &str = "\
 0 after a clean stop; 1 if the server cannot be started or has failed; 2 for wrong arguments or a wrong configuration; \
-3 after a clean stop that could not be recorded in the state directory (if the disk is full, for example): the \
-next start waits as it does after a crash.";
+3 after a clean stop that could not be recorded in the state directory or in etcd (if the disk is full, for example): the \
+next start waits as it does after a crash; 4 if the server was the active one of a cluster, and is not any more: it is \
+to be started again, as a standby.";
 
 /// A lock server: keeps named locks for programs on one or many machines, as long as they are
 /// alive.
@@ -48,6 +49,8 @@ pub(super) enum CliCommand {
     /// Let a server become the new version of the program that has been installed in its place, and
     /// keep its connections and locks
     Upgrade(UpgradeOptions),
+    /// Let the active server of a cluster hand over to another one
+    StandDown(StandDownOptions),
     /// Measure a server under load: requests per second, latencies, CPU time, memory
     Bench(BenchOptions),
     /// Print the completions for a shell, to be sourced or installed

@@ -7,6 +7,7 @@
 //! - `options`: the server's options; `configuration`: where they are read from; `reload`: what a
 //!   reload changes.
 //! - `upgrade`: the server becomes the next version of the program. `control`: orders for it.
+//!   `cluster_member`: the server as one of several.
 //!   `signal_gate`: the signals that direct it.
 //! - `http`: the server's pages. `logging`, `systemd`, `pidfile`, `privileges`: what a daemon
 //!   needs.
@@ -22,6 +23,7 @@
 mod arguments;
 mod bench;
 mod chain;
+mod cluster_member;
 mod command_place;
 mod configuration;
 mod control;
@@ -64,6 +66,7 @@ pub(crate) fn main() -> ExitCode {
         CliCommand::Stats(options) => show::stats(&options),
         CliCommand::Kick(options) => show::kick(&options),
         CliCommand::Upgrade(options) => control::upgrade(&options),
+        CliCommand::StandDown(options) => control::stand_down(&options),
         CliCommand::Bench(options) => bench::bench(&options),
         CliCommand::Completions { shell } => generate::completions(shell),
         CliCommand::Man { directory, date } => generate::man(&directory, &date),

@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use lockd::broker::Limits;
+use lockd::etcd::{Etcd, EtcdUrl};
+use lockd::server::cluster::{ClusterConfig, ClusterTimes};
 use lockd::server::{Config, OptionError, Options};
 use lockd::wire::parse_port;
 use log::LevelFilter;
@@ -140,6 +143,23 @@ pub(super) struct ServeOptions {
     #[arg(long, env = "LOCKD_FIRST_START", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     first_start: Option<bool>,
 
+    /// Be one of several servers of which one is active, chosen through etcd:
+    /// etcd://HOST[:PORT],HOST[:PORT]/NAME, or etcd+tls://, where NAME is that of the cluster. After
+    /// it ? and, separated by &, ca=FILE, cert=FILE, key=FILE, user=NAME, password-file=FILE. What
+    /// --state-dir is for is then kept in etcd
+    #[arg(long, value_name = "URL", env = "LOCKD_CLUSTER")]
+    cluster: Option<String>,
+
+    /// With --cluster: let another server take over once the active one has not been heard of for
+    /// this many seconds, 1 to 60; the same on all servers [default: 5]
+    #[arg(long, value_name = "SECONDS", env = "LOCKD_LEADER_TIMEOUT")]
+    leader_timeout: Option<u64>,
+
+    /// With --cluster: where clients find this server, as others are told [default: the first
+    /// address of --listen for message]
+    #[arg(long, value_name = "HOST:PORT", env = "LOCKD_ADVERTISE")]
+    advertise: Option<String>,
+
     /// Write the process id to this file, and refuse to start if a running server uses the same
     /// file
     #[arg(long, value_name = "FILE", env = "LOCKD_PIDFILE")]
@@ -147,7 +167,7 @@ pub(super) struct ServeOptions {
     pidfile: Option<PathBuf>,
 
     /// Take orders of root and of the server's user over a Unix socket at this path, which only
-    /// they can use: lockd upgrade [default: none]
+    /// they can use: lockd upgrade, lockd stand-down [default: none]
     #[arg(long, value_name = "PATH", env = "LOCKD_CONTROL")]
     #[serde(serialize_with = "serialize_path")]
     control: Option<PathBuf>,
@@ -229,6 +249,7 @@ pub(super) struct Settings {
     pub(super) http_hosts: Vec<String>,
     pub(super) state_dir: Option<PathBuf>,
     pub(super) is_first_start: bool,
+    pub(super) cluster: Option<ClusterConfig>,
     pub(super) pidfile: Option<PathBuf>,
     pub(super) control: Option<PathBuf>,
     /// The user to become.
@@ -237,6 +258,11 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// The directory in which state is kept, if it is not kept in etcd.
+    pub(super) fn state_dir(&self) -> Option<&Path> {
+        self.state_dir.as_deref().filter(|_| self.cluster.is_none())
+    }
+
     /// The settings that result from options of which each is given as JSON, as in
     /// [`given`](Self::given).
     ///
@@ -257,8 +283,8 @@ impl Settings {
     /// # Errors
     /// The first mistake that is found.
     pub(super) fn new(values: &OptionValues, check_together: bool) -> Result<Self, OptionError> {
-        let texts_of = |name| values.get(name).map(texts).unwrap_or_default();
-        let path_of = |name| texts_of(name).pop().map(PathBuf::from);
+        let texts_of = |name: &str| values.get(name).map(texts).unwrap_or_default();
+        let path_of = |name: &str| texts_of(name).pop().map(PathBuf::from);
         let mut options = Options::default();
         for name in Options::names().filter(|name| !Options::is_refused(name)) {
             options.set_each(name, texts_of(name))?;
@@ -267,6 +293,7 @@ impl Settings {
         let http = parse_each("http", texts_of("http"), host_and_port)?;
         let http_hosts = parse_each("http-host", texts_of("http-host"), host_name)?;
         let log_level = parse_each("log-level", texts_of("log-level"), log_level)?.pop();
+        let cluster = cluster(&texts_of, &config, options.is_first_start(), check_together)?;
         for name in ["control", "pidfile", "user"] {
             if texts_of(name).iter().any(|text| text.is_empty()) {
                 return Err(mistake(name, "it is empty".to_owned()));
@@ -285,12 +312,48 @@ impl Settings {
             http_hosts,
             state_dir: path_of("state-dir"),
             is_first_start: options.is_first_start(),
+            cluster,
             pidfile: path_of("pidfile"),
             control: path_of("control"),
             account,
             log_level: log_level.unwrap_or(LevelFilter::Info),
         })
     }
+}
+
+/// The cluster that the server is a member of, if it is.
+fn cluster(
+    texts_of: &impl Fn(&str) -> Vec<OsString>,
+    config: &Config,
+    is_first_start: bool,
+    check_together: bool,
+) -> Result<Option<ClusterConfig>, OptionError> {
+    let etcd_url = |text: &str| text.parse::<EtcdUrl>().map_err(|error| error.to_string());
+    let etcd = parse_each("cluster", texts_of("cluster"), etcd_url)?.pop();
+    let leader_timeout = parse_each("leader-timeout", texts_of("leader-timeout"), leader_timeout)?.pop();
+    let address = parse_each("advertise", texts_of("advertise"), host_and_port)?.pop();
+    if !check_together {
+        return Ok(None);
+    }
+    let Some(etcd) = etcd else {
+        let given = [("leader-timeout", leader_timeout.is_some()), ("advertise", address.is_some())];
+        return match given.iter().find(|(_, is_given)| *is_given) {
+            Some((name, _)) => Err(mistake(name, "it is for servers with cluster".to_owned())),
+            None => Ok(None),
+        };
+    };
+    let leader_timeout = leader_timeout.unwrap_or(ClusterTimes::LEADER_TIMEOUT);
+    let times = ClusterTimes::new(config.dead_peer_timeout, leader_timeout);
+    let times = times.map_err(|problem| mistake("leader-timeout", problem))?;
+    // Now, so that a file that is missing is a mistake of the configuration.
+    Etcd::new(&etcd).map_err(|error| mistake("cluster", error.to_string()))?;
+    Ok(Some(ClusterConfig { etcd, times, address, is_first_start }))
+}
+
+fn leader_timeout(text: &str) -> Result<Duration, String> {
+    let (min, max) = (ClusterTimes::LEADER_TIMEOUT_MIN, ClusterTimes::LEADER_TIMEOUT_MAX);
+    let time = text.parse().ok().map(Duration::from_secs).filter(|time| (min..=max).contains(time));
+    time.ok_or_else(|| format!("{text} is not from {} to {}", min.as_secs(), max.as_secs()))
 }
 
 /// A value, or each value of a list, as text. A list of numbers is one path that is not UTF-8.
@@ -388,6 +451,11 @@ mod tests {
             ("log-level = 'loud'", "log-level", "loud"),
             ("line-max = 0", "line-max", "0"),
             ("scheduling = 'idle'", "scheduling", "idle"),
+            ("cluster = 'etcd://h'", "cluster", "NAME"),
+            ("leader-timeout = 0", "leader-timeout", "0 is not from 1 to 60"),
+            ("leader-timeout = 5", "leader-timeout", "cluster"),
+            ("advertise = 'here'", "advertise", "HOST:PORT"),
+            ("cluster = 'etcd://h/a'\nleader-timeout = 9", "leader-timeout", "0.99·T"),
             ("state-dir = ''", "state-dir", "empty"),
             ("user = ''", "user", "empty"),
             ("control = ''", "control", "empty"),

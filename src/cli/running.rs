@@ -4,23 +4,26 @@
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use lockd::broker::Broker;
+use lockd::server::cluster::{Member, MemberEvent};
 use lockd::server::keeper::Keeper;
 use lockd::server::snapshot::{ServerSnapshot, encode};
 use lockd::server::{ControlSocket, Server};
 
+use super::cluster_member::{self, EXIT_NOT_ACTIVE};
 use super::configuration;
 use super::control::{Asker, Reply};
 use super::http::{Http, Rules};
 use super::logging;
+use super::messages::EXIT_USAGE;
 use super::options::{ServeOptions, Settings};
 use super::pidfile::Pidfile;
 use super::reload::ActiveOptions;
+use super::serve::log_grace;
 use super::signal_gate::SignalGate;
 use super::systemd::ServiceManager;
 use super::upgrade::{self, ProgramFile, ProgramState, Rehearsal, StateDirHandOver, UpgradeClaim, Verdict};
@@ -45,9 +48,25 @@ pub(super) enum ServeEvent {
     Upgrade(Option<Asker>),
     /// The next version has tried to take over, or could not be tried.
     Rehearsed(Result<Verdict, String>),
+    /// Something has happened in the cluster that this server is a member of.
+    Member(MemberEvent),
+    /// Another server of the cluster is to become active.
+    StandDown(Asker),
     Stop,
     /// The broker has failed.
     Failed,
+}
+
+/// How the server is to end.
+pub(super) enum End {
+    /// In order, as it was told.
+    Orderly,
+    /// In order, so that another server of the cluster becomes active.
+    StoodDown(Asker),
+    /// In order, after a failure.
+    Failed,
+    /// At once, with this status: clients must be told nothing more.
+    AtOnce(u8),
 }
 
 /// Whether the configuration is being read again.
@@ -75,7 +94,9 @@ pub(super) struct RunningServer<'a> {
     pub(super) broker: Broker,
     pub(super) server: Server,
     pub(super) http: Http,
+    /// Of a member of a cluster only while it is the active one.
     pub(super) keeper: Option<Keeper>,
+    pub(super) member: Option<Member>,
     pub(super) manager: ServiceManager,
     pub(super) pidfile: Option<Pidfile>,
     pub(super) control: Option<Arc<ControlSocket>>,
@@ -91,10 +112,12 @@ pub(super) struct RunningServer<'a> {
 }
 
 impl RunningServer<'_> {
-    /// Handles events until the server is to stop; the exit status of an orderly stop.
-    pub(super) fn wait(&mut self, events: &Receiver<ServeEvent>) -> ExitCode {
+    /// Handles events until the server is to end.
+    pub(super) fn wait(&mut self, events: &Receiver<ServeEvent>) -> End {
         loop {
-            self.manager.beat(&self.broker, &self.server);
+            let cluster =
+                self.member.as_ref().map(|member| cluster_member::in_words(&member.reader().read()));
+            self.manager.beat(&self.broker, &self.server, cluster.as_deref());
             match self.manager.next(events) {
                 Ok(ServeEvent::Reload) => self.reload(),
                 Ok(ServeEvent::ReloadRead(settings)) => {
@@ -109,11 +132,58 @@ impl RunningServer<'_> {
                 }
                 Ok(ServeEvent::Upgrade(asker)) => self.begin_upgrade(asker),
                 Ok(ServeEvent::Rehearsed(verdict)) => self.finish_upgrade(verdict, events),
-                Ok(ServeEvent::Stop) => return ExitCode::SUCCESS,
+                Ok(ServeEvent::Member(event)) => {
+                    if let Some(end) = self.note_member(event) {
+                        return end;
+                    }
+                }
+                Ok(ServeEvent::StandDown(asker)) => {
+                    if let Some(end) = self.stand_down(asker) {
+                        return end;
+                    }
+                }
+                Ok(ServeEvent::Stop) => return End::Orderly,
                 Err(RecvTimeoutError::Timeout) => {}
-                Ok(ServeEvent::Failed) | Err(RecvTimeoutError::Disconnected) => return ExitCode::FAILURE,
+                Ok(ServeEvent::Failed) | Err(RecvTimeoutError::Disconnected) => return End::Failed,
             }
         }
+    }
+
+    fn note_member(&mut self, event: MemberEvent) -> Option<End> {
+        match event {
+            MemberEvent::TookOver(keeper) => {
+                log::info!("this server is the active one from now on (run {})", keeper.epoch());
+                if let Some(cause) = keeper.grace_cause() {
+                    log_grace(cause, self.broker.grace());
+                }
+                self.keeper = Some(keeper);
+                self.manager.notify_ready(&self.server);
+                None
+            }
+            MemberEvent::Over(reason) => {
+                log::error!("this server is not the active one any more, and ends: {reason}");
+                Some(End::AtOnce(EXIT_NOT_ACTIVE))
+            }
+            MemberEvent::Refused(reason) => {
+                log::error!("this server cannot be a member of the cluster: {reason}");
+                Some(End::AtOnce(EXIT_USAGE))
+            }
+        }
+    }
+
+    /// How the server ends so that another one of the cluster becomes active, if it can.
+    fn stand_down(&self, asker: Asker) -> Option<End> {
+        let refusal = match self.member.as_ref().map(Member::is_active) {
+            Some(true) => {
+                log::info!("standing down");
+                tell(Some(&asker), "clients are being told");
+                return Some(End::StoodDown(asker));
+            }
+            Some(false) => "it is a standby",
+            None => "it is not a member of a cluster",
+        };
+        asker.tell(&Reply::Refused(refusal.to_owned()));
+        None
     }
 
     fn reload(&mut self) {
@@ -152,8 +222,13 @@ impl RunningServer<'_> {
         self.server
             .check(&settings.config)
             .map_err(|error| format!("{error}; what is bound stays until a restart"))?;
+        let timeout = settings.config.dead_peer_timeout;
+        if self.member.is_some() && timeout != self.server.dead_peer_timeout() {
+            return Err("dead-peer-timeout: all servers of a cluster need the same, and must be stopped to \
+                        change it"
+                .to_owned());
+        }
         if let Some(keeper) = &self.keeper {
-            let timeout = settings.config.dead_peer_timeout;
             keeper.set_dead_peer_timeout(timeout).map_err(|error| format!("state directory: {error}"))?;
         }
         log::set_max_level(settings.log_level);
@@ -182,6 +257,13 @@ impl RunningServer<'_> {
     }
 
     fn rehearse(&self) -> Result<(Rehearsal, ProgramFile), String> {
+        if self.member.is_some() {
+            return Err(
+                "a member of a cluster is not upgraded in place: stop it, or have it stand down, and \
+                        start the new version"
+                    .to_owned(),
+            );
+        }
         if !matches!(self.reload, ReloadState::Idle) {
             return Err("the configuration is being read again".to_owned());
         }
@@ -329,24 +411,40 @@ impl RunningServer<'_> {
         // The broker is shut first. Otherwise a lock of a connection that is closed now could be
         // granted to one that is closed a moment later.
         self.broker.shut();
-        let Some(keeper) = self.keeper else {
-            self.server.stop();
-            return true;
+        let is_recorded = match self.keeper {
+            Some(keeper) => {
+                let failed = self.broker.has_failed();
+                let unaware = self.server.stop_and_tell(STOP_TELL_LIMIT);
+                record_stop(keeper, failed, unaware)
+            }
+            None => {
+                self.server.stop();
+                true
+            }
         };
-        let failed = self.broker.has_failed();
-        let unaware = self.server.stop_and_tell(STOP_TELL_LIMIT);
-        if failed || unaware > 0 {
-            log::warn!(
-                "{unaware} clients may not know yet that they have lost their locks: the next run waits for them to find out"
-            );
-        } else if let Err(error) = keeper.stopped() {
-            log::error!(
-                "the state directory cannot be written, so the next run waits as after a crash: {error}"
-            );
-            return false;
+        // Last: from then on another server may be active.
+        if let Some(member) = self.member
+            && let Err(error) = member.hand_over()
+        {
+            log::warn!("the next server must wait for the leader timeout before it takes over: {error}");
         }
-        true
+        is_recorded
     }
+}
+
+/// Returns whether everything that the next run must know is recorded.
+fn record_stop(keeper: Keeper, failed: bool, unaware: usize) -> bool {
+    if failed || unaware > 0 {
+        log::warn!(
+            "{unaware} clients may not know yet that they have lost their locks: the next run waits for them to find out"
+        );
+        return true;
+    }
+    let recorded = keeper.stopped();
+    if let Err(error) = &recorded {
+        log::error!("this stop cannot be recorded, so the next run waits as after a crash: {error}");
+    }
+    recorded.is_ok()
 }
 
 fn tell(asker: Option<&Asker>, progress: &str) {

@@ -12,22 +12,24 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use lockd::broker::{Broker, Stats};
+use lockd::server::cluster::Member;
 use lockd::server::keeper::{GraceCause, Keeper};
 use lockd::server::snapshot::RestoredServer;
 use lockd::server::state_dir;
 use lockd::server::{Bound, ControlSocket, Inherited, Server, Service, Upgrades, allow_parking};
 use nix::sys::signal::Signal;
 
+use super::cluster_member;
 use super::configuration;
-use super::control::{self, Asker, Reply};
-use super::http::{self, Http, Rules};
+use super::control::{self, Asker, Order, Reply};
+use super::http::{self, Http, Rules, Shown};
 use super::logging::{self, LogStyle};
 use super::messages::{EXIT_USAGE, exit_with_message};
 use super::options::{ServeOptions, Settings};
 use super::pidfile::Pidfile;
 use super::privileges;
 use super::reload::ActiveOptions;
-use super::running::{ReloadState, RunningServer, ServeEvent};
+use super::running::{End, ReloadState, RunningServer, ServeEvent};
 use super::signal_gate::{SignalGate, stops};
 use super::systemd::{self, ServiceManager};
 use super::text::harmless;
@@ -57,7 +59,7 @@ fn start(options: &ServeOptions) -> ExitCode {
     let inherited = systemd::inherited_sockets();
     with_log(&settings, upgrade::program_path(), |process| {
         let active = ActiveOptions::new(settings.given.clone());
-        let served = OpenServer::open(&settings, inherited?)?;
+        let served = OpenServer::open(&settings, inherited?, &process.events)?;
         for address in served.server.addresses() {
             log::info!("listening on {address}");
         }
@@ -71,7 +73,7 @@ fn start(options: &ServeOptions) -> ExitCode {
     })
 }
 
-fn log_grace(cause: GraceCause, grace: Duration) {
+pub(super) fn log_grace(cause: GraceCause, grace: Duration) {
     let seconds = grace.as_secs_f64().ceil();
     match cause {
         GraceCause::Unclean => {
@@ -85,7 +87,7 @@ fn log_grace(cause: GraceCause, grace: Duration) {
         }
         GraceCause::NewStore => {
             log::warn!(
-                "the state directory is new, and may replace one that is lost: nothing is granted for {seconds} s \
+                "there is no record of an earlier run, and one may be lost: nothing is granted for {seconds} s \
                  (with --first-start, locks are granted at once)"
             );
         }
@@ -191,7 +193,7 @@ impl ServerProcess {
         served: OpenServer,
         upgrades: u64,
     ) -> io::Result<ExitCode> {
-        let OpenServer { broker, server, http, keeper, pidfile, control } = served;
+        let OpenServer { broker, server, http, keeper, member, pidfile, control } = served;
         let failed = self.events.clone();
         server.on_failure(move || {
             // If the main thread does not receive events any more, it is stopping.
@@ -199,13 +201,16 @@ impl ServerProcess {
         });
         if let Some(control) = &control {
             let (events, claim) = (self.events.clone(), self.claim.clone());
-            control::serve(control.clone(), move |asker| {
-                if claim.take() {
-                    // If the main thread does not receive events any more, it is stopping.
-                    let _ = events.send(ServeEvent::Upgrade(Some(asker)));
-                } else {
-                    asker.tell(&Reply::Refused("an upgrade is in progress".to_owned()));
-                }
+            control::serve(control.clone(), move |order, asker| {
+                // If the main thread does not receive events any more, it is stopping.
+                let _ = match order {
+                    Order::StandDown => events.send(ServeEvent::StandDown(asker)),
+                    Order::Upgrade if claim.take() => events.send(ServeEvent::Upgrade(Some(asker))),
+                    Order::Upgrade => {
+                        asker.tell(&Reply::Refused("an upgrade is in progress".to_owned()));
+                        Ok(())
+                    }
+                };
             })?;
         }
         let mut manager = ServiceManager::new();
@@ -217,6 +222,7 @@ impl ServerProcess {
             server,
             http,
             keeper,
+            member,
             manager,
             pidfile,
             control,
@@ -228,11 +234,24 @@ impl ServerProcess {
             claim: self.claim,
             upgrading: None,
         };
-        let code = running.wait(&self.received);
+        let end = running.wait(&self.received);
+        if let End::AtOnce(code) = end {
+            // Nothing more may be said to clients, so there is nothing to wait for but the log.
+            logging::finish();
+            std::process::exit(code.into());
+        }
         log::info!("stopping");
         running.manager.notify_stopping();
         let is_recorded = running.stop();
         log::info!("stopped");
+        let code = match end {
+            End::Orderly | End::AtOnce(_) => ExitCode::SUCCESS,
+            End::Failed => ExitCode::FAILURE,
+            End::StoodDown(asker) => {
+                asker.tell(&Reply::Done("handed over".to_owned()));
+                ExitCode::from(cluster_member::EXIT_NOT_ACTIVE)
+            }
+        };
         Ok(if is_recorded { code } else { ExitCode::from(EXIT_NOT_RECORDED) })
     }
 }
@@ -242,17 +261,18 @@ struct OpenServer {
     broker: Broker,
     server: Server,
     http: Http,
+    /// Of a standby only from when on it is the active server.
     keeper: Option<Keeper>,
+    member: Option<Member>,
     pidfile: Option<Pidfile>,
     control: Option<Arc<ControlSocket>>,
 }
 
 impl OpenServer {
     /// Opens everything, and gives up privileges once all addresses are bound.
-    fn open(settings: &Settings, inherited: Vec<Inherited>) -> io::Result<Self> {
+    fn open(settings: &Settings, inherited: Vec<Inherited>, events: &Sender<ServeEvent>) -> io::Result<Self> {
         let pidfile = settings.pidfile.as_deref().map(Pidfile::hold).transpose()?;
         privileges::raise_descriptor_limit(settings.config.connections_max);
-        let dead_peer_timeout = settings.config.dead_peer_timeout;
         let rules = Rules::new(&settings.config, &settings.http_hosts);
         let http = http::bind(&settings.http)?;
         let mut config = settings.config.clone();
@@ -262,25 +282,59 @@ impl OpenServer {
         let bound = Bound::with_inherited(config, inherited)?;
         let control = settings.control.as_deref().map(control::bind).transpose()?;
         if let Some(account) = &settings.account {
-            account.take_over(&bound, control.as_ref(), settings.state_dir.as_deref())?;
+            account.take_over(&bound, control.as_ref(), settings.state_dir())?;
         }
-        let (broker, keeper) = match &settings.state_dir {
-            Some(directory) => {
-                let (broker, keeper) = state_dir::resume(
-                    directory,
-                    settings.limits,
-                    dead_peer_timeout,
-                    settings.is_first_start,
-                )?;
-                (broker, Some(keeper))
+        let (broker, server, keeper, member) = match &settings.cluster {
+            Some(_) => {
+                let (broker, server, member) = join_cluster(settings, bound, events)?;
+                (broker, server, None, Some(member))
             }
-            None => (Broker::new(settings.limits), None),
+            None => {
+                let (broker, server, keeper) = serve_alone(settings, bound)?;
+                (broker, server, keeper, None)
+            }
         };
-        let resumption = keeper.as_ref().map(Keeper::resumption);
-        let server = bound.serve_resumable(&broker, Service::locks(), resumption)?;
-        let http = Http::serve(http, &broker, server.stats_reader(), rules, SystemTime::now())?;
-        Ok(Self { broker, server, http, keeper, pidfile, control: control.map(Arc::new) })
+        let cluster = member.as_ref().map(Member::reader);
+        let shown = Shown { broker: broker.clone(), stats: server.stats_reader(), cluster };
+        let http = Http::serve(http, shown, rules, SystemTime::now())?;
+        Ok(Self { broker, server, http, keeper, member, pidfile, control: control.map(Arc::new) })
     }
+}
+
+fn serve_alone(settings: &Settings, bound: Bound) -> io::Result<(Broker, Server, Option<Keeper>)> {
+    let (broker, keeper) = match settings.state_dir() {
+        Some(directory) => {
+            let timeout = settings.config.dead_peer_timeout;
+            let (broker, keeper) =
+                state_dir::resume(directory, settings.limits, timeout, settings.is_first_start)?;
+            (broker, Some(keeper))
+        }
+        None => (Broker::new(settings.limits), None),
+    };
+    let resumption = keeper.as_ref().map(Keeper::resumption);
+    let server = bound.serve_resumable(&broker, Service::locks(), resumption)?;
+    Ok((broker, server, keeper))
+}
+
+fn join_cluster(
+    settings: &Settings,
+    bound: Bound,
+    events: &Sender<ServeEvent>,
+) -> io::Result<(Broker, Server, Member)> {
+    let Some(cluster) = &settings.cluster else {
+        return Err(io::Error::other("no cluster is given"));
+    };
+    if settings.state_dir.is_some() {
+        log::info!("state-dir is not used: what a run leaves to the next is kept in etcd");
+    }
+    let broker = Broker::standby(settings.limits);
+    let cluster = cluster_member::with_address(cluster, bound.addresses());
+    let server = bound.serve_as_standby(&broker, Service::locks(), cluster.etcd.name())?;
+    let events = events.clone();
+    // If the main thread does not receive events any more, it is stopping.
+    let report = move |event| _ = events.send(ServeEvent::Member(event));
+    let member = cluster.join(&broker, &server, report)?;
+    Ok((broker, server, member))
 }
 
 /// What an earlier version has served until now, and this one serves from now on.
@@ -338,8 +392,8 @@ impl TakenOver {
         let server = restored.serve(Service::locks(), resumption)?;
         let rules = Rules::new(&settings.config, &settings.http_hosts);
         let listeners = listeners.into_iter().map(TcpListener::from).collect();
-        let http =
-            Http::serve(listeners, &broker, server.stats_reader(), rules, program.started).map_err(shut)?;
+        let shown = Shown { broker: broker.clone(), stats: server.stats_reader(), cluster: None };
+        let http = Http::serve(listeners, shown, rules, program.started).map_err(shut)?;
         let pause = Duration::from_nanos(upgrade::monotonic_nanos().saturating_sub(program.ceased));
         let last = Some((Instant::now(), pause));
         server.set_upgrades(Upgrades { count: program.upgrades + 1, last });
@@ -349,7 +403,7 @@ impl TakenOver {
             env!("CARGO_PKG_VERSION"),
             pause.as_millis()
         );
-        let served = OpenServer { broker, server, http, keeper, pidfile, control };
+        let served = OpenServer { broker, server, http, keeper, member: None, pidfile, control };
         Ok(Self { served, asker, report })
     }
 }

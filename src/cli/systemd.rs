@@ -132,7 +132,8 @@ impl ServiceManager {
     /// Sends a sign of life once the broker has answered. The broker's answer takes every mutex
     /// that clients' requests take: if one of them is locked for good, this does not return, and
     /// the service manager restarts the server after its time limit.
-    pub(super) fn beat(&mut self, broker: &Broker, server: &Server) {
+    /// `cluster` is what the server is in its cluster.
+    pub(super) fn beat(&mut self, broker: &Broker, server: &Server, cluster: Option<&str>) {
         let has_sent_all = self.send_unsent();
         if self.interval.is_none() {
             return;
@@ -144,6 +145,9 @@ impl ServiceManager {
         }
         let held = stats.locks + stats.shared_locks;
         let mut status = format!("connections: {connections}, locks: {held}, waiting: {}", stats.waiting);
+        if let Some(cluster) = cluster {
+            status = format!("{cluster}; {status}");
+        }
         let grace = broker.grace();
         if !grace.is_zero() {
             status += &format!("; nothing is granted for {} s", grace.as_secs_f64().ceil());

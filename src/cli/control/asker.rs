@@ -6,8 +6,30 @@ use std::os::unix::net::UnixStream;
 
 use crate::cli::text::harmless;
 
-/// The line that asks for an upgrade, without its end.
-pub(crate) const UPGRADE: &str = "upgrade";
+/// What a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// To become the next version of the program.
+    Upgrade,
+    /// To hand over to another server of the cluster.
+    StandDown,
+}
+
+impl Order {
+    const ALL: [Self; 2] = [Self::Upgrade, Self::StandDown];
+
+    /// The line that asks for it, without its end.
+    pub(crate) const fn line(self) -> &'static str {
+        match self {
+            Self::Upgrade => "upgrade",
+            Self::StandDown => "stand-down",
+        }
+    }
+
+    pub(crate) fn parse(line: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|order| order.line().as_bytes() == line)
+    }
+}
 
 /// A line of the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

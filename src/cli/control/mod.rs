@@ -1,6 +1,6 @@
 //! Orders of the administrator, over a Unix socket: one line asks, and the answer is lines that tell
-//! how far it is, and a last one that says how it ended (`asker`). The only order is `upgrade`;
-//! `ask` is the command that gives it. Knows the lines, and nothing of how an upgrade is done.
+//! how far it is, and a last one that says how it ended (`asker`). `ask` has the commands that give
+//! orders. Knows the lines, and nothing of how an order is carried out.
 
 mod ask;
 mod asker;
@@ -14,9 +14,8 @@ use std::time::{Duration, Instant};
 
 use lockd::server::ControlSocket;
 
-pub(super) use ask::{UpgradeOptions, upgrade};
-use asker::UPGRADE;
-pub(super) use asker::{Asker, Reply};
+pub(super) use ask::{StandDownOptions, UpgradeOptions, stand_down, upgrade};
+pub(super) use asker::{Asker, Order, Reply};
 
 /// The longest line that is read.
 const LINE_MAX: usize = 64;
@@ -45,16 +44,19 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("control socket {}: {error}", path.display()))
 }
 
-/// Takes orders, in a thread that ends with the process. `upgrade` is called in it with the client
-/// that asks for one.
+/// Takes orders, in a thread that ends with the process. `obey` is called in it with each of them, and
+/// with the client that has given it.
 ///
 /// # Errors
 /// If the thread cannot be started.
-pub(super) fn serve(socket: Arc<ControlSocket>, upgrade: impl Fn(Asker) + Send + 'static) -> io::Result<()> {
+pub(super) fn serve(
+    socket: Arc<ControlSocket>,
+    obey: impl Fn(Order, Asker) + Send + 'static,
+) -> io::Result<()> {
     let work = move || {
         loop {
             match socket.accept() {
-                Ok(stream) => take_order(stream, &upgrade),
+                Ok(stream) => take_order(stream, &obey),
                 Err(error) => {
                     log::debug!("control: {error}");
                     std::thread::sleep(RETRY_AFTER);
@@ -65,12 +67,14 @@ pub(super) fn serve(socket: Arc<ControlSocket>, upgrade: impl Fn(Asker) + Send +
     std::thread::Builder::new().name("lockd-control".to_owned()).spawn(work).map(drop)
 }
 
-fn take_order(mut stream: UnixStream, upgrade: &impl Fn(Asker)) {
+fn take_order(mut stream: UnixStream, obey: &impl Fn(Order, Asker)) {
     let line = read_line(&mut stream);
     let asker = Asker::new(stream);
     match line {
-        Ok(line) if line == UPGRADE.as_bytes() => upgrade(asker),
-        Ok(_) => asker.tell(&Reply::Refused("there is no such order".to_owned())),
+        Ok(line) => match Order::parse(&line) {
+            Some(order) => obey(order, asker),
+            None => asker.tell(&Reply::Refused("there is no such order".to_owned())),
+        },
         Err(error) => log::debug!("control: {error}"),
     }
 }
@@ -104,14 +108,14 @@ mod tests {
 
     use super::*;
 
-    /// What a client gets that sends this, and whether it has asked for an upgrade.
-    fn answer(sent: &[u8]) -> (String, bool) {
+    /// What a client gets that sends this, and which order it has given.
+    fn answer(sent: &[u8]) -> (String, Option<Order>) {
         let (mut client, stream) = UnixStream::pair().unwrap();
         client.write_all(sent).unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();
-        let asked = std::cell::Cell::new(false);
-        take_order(stream, &|asker: Asker| {
-            asked.set(true);
+        let asked = std::cell::Cell::new(None);
+        take_order(stream, &|order: Order, asker: Asker| {
+            asked.set(Some(order));
             asker.tell(&Reply::Done("as told".to_owned()));
         });
         let mut answer = String::new();
@@ -122,13 +126,14 @@ mod tests {
 
     #[test]
     fn only_the_whole_order_is_one() {
-        assert_eq!(answer(b"upgrade\n"), ("ok as told\n".to_owned(), true));
+        assert_eq!(answer(b"upgrade\n"), ("ok as told\n".to_owned(), Some(Order::Upgrade)));
+        assert_eq!(answer(b"stand-down\n"), ("ok as told\n".to_owned(), Some(Order::StandDown)));
         let refused = "error there is no such order\n".to_owned();
         for other in [&b"\n"[..], b"upgrades\n", b"UPGRADE\n", b"upgrade \n", b"\xff\xfe\n", &[b'x'; 5000]] {
-            assert_eq!(answer(other), (refused.clone(), false), "{other:?}");
+            assert_eq!(answer(other), (refused.clone(), None), "{other:?}");
         }
         for unfinished in [&b""[..], b"upgrade"] {
-            assert_eq!(answer(unfinished), (String::new(), false), "{unfinished:?}");
+            assert_eq!(answer(unfinished), (String::new(), None), "{unfinished:?}");
         }
     }
 

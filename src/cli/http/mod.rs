@@ -33,12 +33,11 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use lockd::broker::Broker;
-use lockd::server::{StatsReader, bind_every};
+use lockd::server::bind_every;
 
 use listener::spawn;
 use state::HttpState;
-pub(crate) use state::Rules;
+pub(crate) use state::{Rules, Shown};
 
 /// Binds addresses, and all addresses of a host name. To be called before privileges are given up.
 ///
@@ -76,16 +75,15 @@ impl Http {
     /// If a thread cannot be started.
     pub(crate) fn serve(
         listeners: Vec<TcpListener>,
-        broker: &Broker,
-        stats: StatsReader,
+        shown: Shown,
         rules: Rules,
         started: SystemTime,
     ) -> io::Result<Self> {
-        let state = Arc::new(HttpState::new(broker, stats, rules, started));
+        let state = Arc::new(HttpState::new(shown, rules, started));
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
         let descriptors = listeners.iter().map(AsRawFd::as_raw_fd).collect();
         if !listeners.is_empty() {
-            broker.measure_holds();
+            state.broker.measure_holds();
             let state = state.clone();
             spawn("lockd-history", move || state.history.keep(&state.stats))?;
         }

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use lockd::server::cluster::ClusterReader;
+
 use crate::cli::http::locks::Listing;
 use crate::cli::http::metrics::Metrics;
 use crate::cli::http::request::{HttpRequest, Method};
@@ -28,10 +30,11 @@ pub(super) fn respond(state: &HttpState, here: IpAddr, request: &HttpRequest) ->
         "/locks" => locks(state, &request.query),
         "/history" => history(state, &request.query),
         "/metrics" => metrics(state),
-        "/healthz" => health(state.broker.has_failed(), state.broker.is_shut(), state.broker.grace()),
+        "/healthz" => health(state),
+        "/livez" => alive(state.broker.has_failed()),
         _ => HttpResponse::text(
             HttpStatus::NotFound,
-            "the paths are /, /locks, /history, /metrics and /healthz",
+            "the paths are /, /locks, /history, /metrics, /healthz and /livez",
         ),
     }
 }
@@ -82,6 +85,7 @@ fn history(state: &HttpState, parameters: &str) -> HttpResponse {
 fn metrics(state: &HttpState) -> HttpResponse {
     let metrics = Metrics {
         server: state.stats.read(),
+        cluster: state.cluster.as_ref().map(ClusterReader::read),
         http_connections: state.connections.open(),
         http_connections_displaced: state.connections.displaced(),
         http_connections_refused: state.refused.load(Relaxed),
@@ -90,9 +94,32 @@ fn metrics(state: &HttpState) -> HttpResponse {
     HttpResponse::metrics(metrics.into_text())
 }
 
+/// Whether clients get locks here: not from a standby.
+fn health(state: &HttpState) -> HttpResponse {
+    let broker = &state.broker;
+    match state.cluster.as_ref().map(ClusterReader::read) {
+        Some(view) if !view.is_active && !broker.has_failed() && !broker.is_shut() => {
+            let active =
+                view.active.map_or_else(String::new, |active| format!("; the active server is {active}"));
+            let text = format!("standby of the cluster {}{active}", view.cluster);
+            HttpResponse::text(HttpStatus::Unavailable, &text)
+        }
+        _ => works(broker.has_failed(), broker.is_shut(), broker.grace()),
+    }
+}
+
+/// Whether the process is of any use: a standby is.
+fn alive(has_failed: bool) -> HttpResponse {
+    if has_failed {
+        HttpResponse::text(HttpStatus::Unavailable, "failed")
+    } else {
+        HttpResponse::text(HttpStatus::Ok, "ok")
+    }
+}
+
 /// Whether the server works. A server in its grace does: if a service manager restarted it because
 /// of that, the grace would only begin again.
-fn health(has_failed: bool, is_shut: bool, grace: Duration) -> HttpResponse {
+fn works(has_failed: bool, is_shut: bool, grace: Duration) -> HttpResponse {
     match (has_failed, is_shut) {
         (true, _) => HttpResponse::text(HttpStatus::Unavailable, "failed"),
         (false, true) => HttpResponse::text(HttpStatus::Unavailable, "stopping"),
@@ -117,7 +144,7 @@ mod tests {
             (false, true, second, HttpStatus::Unavailable, "stopping\n"),
             (true, true, Duration::ZERO, HttpStatus::Unavailable, "failed\n"),
         ] {
-            let response = health(has_failed, is_shut, grace);
+            let response = works(has_failed, is_shut, grace);
             assert_eq!((response.status, response.body.as_str()), (status, body));
         }
     }

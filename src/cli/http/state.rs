@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
 use lockd::broker::Broker;
+use lockd::server::cluster::ClusterReader;
 use lockd::server::{Config, StatsReader};
 use parking_lot::{Mutex, RwLock};
 
@@ -34,10 +35,20 @@ impl Rules {
     }
 }
 
+/// The server that is shown.
+pub(crate) struct Shown {
+    pub(crate) broker: Broker,
+    pub(crate) stats: StatsReader,
+    /// Of a member of a cluster.
+    pub(crate) cluster: Option<ClusterReader>,
+}
+
 /// What all connections share.
 pub(super) struct HttpState {
     pub(super) broker: Broker,
     pub(super) stats: StatsReader,
+    /// Of a member of a cluster.
+    pub(super) cluster: Option<ClusterReader>,
     rules: RwLock<Arc<Rules>>,
     pub(super) history: History,
     pub(super) started: SystemTime,
@@ -52,10 +63,12 @@ pub(super) struct HttpState {
 }
 
 impl HttpState {
-    pub(super) fn new(broker: &Broker, stats: StatsReader, rules: Rules, started: SystemTime) -> Self {
+    pub(super) fn new(served: Shown, rules: Rules, started: SystemTime) -> Self {
+        let Shown { broker, stats, cluster } = served;
         Self {
-            broker: broker.clone(),
+            broker,
             stats,
+            cluster,
             rules: RwLock::new(Arc::new(rules)),
             history: History::default(),
             started,
