@@ -37,6 +37,14 @@ pub enum ConnectError {
         /// The kind of the reason.
         kind: ConnectErrorKind,
     },
+    /// A server that may be at several places is at none of them now: the error of each place, in
+    /// the order in which they were tried.
+    AtNoPlace {
+        /// Its address.
+        server: String,
+        /// Why it is not there.
+        errors: Vec<ConnectError>,
+    },
     /// Several servers were tried, and all have failed: the error of each, in the order of their
     /// addresses.
     NoneOfSeveral(Vec<ConnectError>),
@@ -59,6 +67,8 @@ pub enum ConnectErrorKind {
     /// The server closed the connection before the session began: it is stopping, or has too many
     /// connections.
     Closed,
+    /// The server is a standby of a cluster, and another one is active, or will be.
+    Standby,
     /// Only one side uses TLS, or one side does not accept the other's certificate.
     Tls,
     /// The server speaks another protocol than lockd's `message`.
@@ -77,7 +87,13 @@ impl ConnectErrorKind {
     /// next attempt will fail in the same way.
     #[must_use]
     pub fn is_absence(self) -> bool {
-        matches!(self, Self::NotListening | Self::Unreachable | Self::TimedOut | Self::Closed)
+        matches!(self, Self::NotListening | Self::Unreachable | Self::TimedOut | Self::Closed | Self::Standby)
+    }
+
+    /// Whether the server may be at another of its places, if it fails in this way at one of them. A
+    /// host may have no name while it is down.
+    pub(super) fn leaves_other_places(self) -> bool {
+        self.is_absence() || self == Self::UnknownHost
     }
 
     fn of_io(error: &io::Error) -> Self {
@@ -107,6 +123,15 @@ impl fmt::Display for ConnectError {
             }
             Self::Unreachable { server, error } => write!(f, "{server} cannot be reached: {error}"),
             Self::Refused { server, reason, .. } => write!(f, "no session on {server}: {reason}"),
+            Self::AtNoPlace { server, errors } => {
+                let summary = match self.kind() {
+                    ConnectErrorKind::Standby => "no server of the group is active",
+                    ConnectErrorKind::UnknownHost => "no place of the group is known",
+                    _ => "no place of the group answers",
+                };
+                let reasons: Vec<String> = errors.iter().map(Self::at_place).collect();
+                write!(f, "{server} cannot be reached: {summary}: {}", reasons.join("; "))
+            }
             Self::NoneOfSeveral(errors) => {
                 let reasons: Vec<String> = errors.iter().map(Self::to_string).collect();
                 f.write_str(&reasons.join("; "))
@@ -119,6 +144,8 @@ impl std::error::Error for ConnectError {}
 
 impl ConnectError {
     /// The kind of this error. For several servers: the kind of the first mistake, if there is one.
+    /// For several places of one server: `Standby` if one has answered so; otherwise the kind of the
+    /// first one that is absent now.
     #[must_use]
     pub fn kind(&self) -> ConnectErrorKind {
         match self {
@@ -127,11 +154,30 @@ impl ConnectError {
             Self::Unresolved { .. } => ConnectErrorKind::UnknownHost,
             Self::Unreachable { error, .. } => ConnectErrorKind::of_io(error),
             Self::Refused { kind, .. } => *kind,
+            Self::AtNoPlace { errors, .. } => {
+                let kinds = || errors.iter().map(Self::kind);
+                let standby = kinds().find(|kind| *kind == ConnectErrorKind::Standby);
+                let absent = || kinds().find(|kind| kind.is_absence());
+                standby.or_else(absent).or_else(|| kinds().next()).unwrap_or(ConnectErrorKind::Address)
+            }
             Self::NoneOfSeveral(errors) => {
                 let mut kinds = errors.iter().map(Self::kind);
                 let first = kinds.clone().next().unwrap_or(ConnectErrorKind::Address);
                 kinds.find(|kind| !kind.is_absence()).unwrap_or(first)
             }
+        }
+    }
+
+    /// The place of a group, and why the server is not there.
+    fn at_place(&self) -> String {
+        match self {
+            Self::Unresolved { server, error } => {
+                format!("{server}: its host name cannot be resolved: {error}")
+            }
+            Self::Unreachable { server, error } => format!("{server}: {error}"),
+            Self::Refused { server, kind: ConnectErrorKind::Standby, .. } => format!("{server}: standby"),
+            Self::Refused { server, reason, .. } => format!("{server}: {reason}"),
+            Self::Url(_) | Self::AtNoPlace { .. } | Self::NoneOfSeveral(_) => self.to_string(),
         }
     }
 
@@ -219,6 +265,11 @@ mod tests {
         ConnectError::Unreachable { server: "tcp://a".to_owned(), error: kind.into() }
     }
 
+    fn unknown() -> ConnectError {
+        let error = io::Error::other("failed to lookup address information: Name or service not known");
+        ConnectError::Unresolved { server: "c".to_owned(), error }
+    }
+
     #[test]
     fn an_absent_server_is_distinguished_from_a_mistake() {
         for (error, kind) in [
@@ -247,5 +298,39 @@ mod tests {
         let refused = || unreachable(io::ErrorKind::ConnectionRefused);
         assert_eq!(ConnectError::of_all(vec![refused(), secret()]).kind(), ConnectErrorKind::Secret);
         assert_eq!(ConnectError::of_all(vec![refused(), refused()]).kind(), ConnectErrorKind::NotListening);
+    }
+
+    #[test]
+    fn a_group_is_absent_if_a_place_is_and_the_text_names_each_place() {
+        let refused = || {
+            let error = io::Error::from_raw_os_error(111);
+            ConnectError::Unreachable { server: "a:1".to_owned(), error }
+        };
+        let standby = || ConnectRefusal::new(ConnectErrorKind::Standby, "a long text").of(&"b:2");
+        for (errors, kind, text) in [
+            (
+                vec![refused(), standby()],
+                ConnectErrorKind::Standby,
+                "no server of the group is active: a:1: Connection refused (os error 111); b:2: standby",
+            ),
+            (
+                vec![unknown(), refused()],
+                ConnectErrorKind::NotListening,
+                "no place of the group answers: c: its host name cannot be resolved: failed to lookup address \
+                 information: Name or service not known; a:1: Connection refused (os error 111)",
+            ),
+            (
+                vec![unknown()],
+                ConnectErrorKind::UnknownHost,
+                "no place of the group is known: c: its host name cannot be resolved: failed to lookup address \
+                 information: Name or service not known",
+            ),
+        ] {
+            let error = ConnectError::AtNoPlace { server: "tcp://x".to_owned(), errors };
+            assert_eq!(error.kind(), kind);
+            assert_eq!(error.to_string(), format!("tcp://x cannot be reached: {text}"));
+        }
+        assert!(ConnectErrorKind::Standby.is_absence());
+        assert!(!ConnectErrorKind::UnknownHost.is_absence());
     }
 }

@@ -324,7 +324,8 @@ mod tests {
         });
         let connection = {
             let url: ServerUrl = url.parse().unwrap();
-            dial(&url, &resolve(&url).unwrap(), SOON, &mut WaitHook::none()).unwrap()
+            let place = &url.places()[0];
+            dial(&url, place, &resolve(place).unwrap(), SOON, &mut WaitHook::none()).unwrap()
         };
         for _ in 0..500 {
             let request = connection.request("ping", &(), 1000).unwrap();

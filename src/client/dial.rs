@@ -12,7 +12,7 @@ use socket2::{Domain, SockAddr, Socket};
 use super::connect_error::{ConnectError, ConnectErrorKind, ConnectRefusal};
 use super::connection::ServerConnection;
 use super::reply_reader::name_protocol;
-use super::url::{Endpoint, ServerUrl};
+use super::url::{Endpoint, ServerPlace, ServerUrl};
 use super::wait_hook::WaitHook;
 use crate::os::Keepalive;
 use crate::os::socket::{PollFd, PollFlags, Stream, wait_for};
@@ -74,33 +74,34 @@ pub(super) fn deadline(limit: Option<Duration>) -> Option<Instant> {
     Instant::now().checked_add(limit?)
 }
 
-/// The addresses of the server. The time that this takes cannot be limited.
-pub(super) fn resolve(url: &ServerUrl) -> Result<Vec<SockAddr>, ConnectError> {
-    match url.endpoint() {
+/// The addresses of the server at this place. The time that this takes cannot be limited.
+pub(super) fn resolve(place: &ServerPlace) -> Result<Vec<SockAddr>, ConnectError> {
+    match &place.endpoint {
         Endpoint::Tcp { host, port } => {
             let addresses = (host.as_str(), *port).to_socket_addrs();
-            let unresolved = |error| ConnectError::Unresolved { server: url.to_string(), error };
+            let unresolved = |error| ConnectError::Unresolved { server: place.to_string(), error };
             Ok(addresses.map_err(unresolved)?.map(SockAddr::from).collect())
         }
         Endpoint::Unix(path) => match SockAddr::unix(path) {
             Ok(address) => Ok(vec![address]),
-            Err(error) => Err(ConnectError::Unreachable { server: url.to_string(), error }),
+            Err(error) => Err(ConnectError::Unreachable { server: place.to_string(), error }),
         },
     }
 }
 
-/// Connects within `timeout` to one of the addresses of the server.
+/// Connects within `timeout` to one of the addresses of the server at this place.
 /// If the hook ends the wait, that is an error of the kind [`io::ErrorKind::Interrupted`].
 pub(super) fn dial(
     url: &ServerUrl,
+    place: &ServerPlace,
     addresses: &[SockAddr],
     timeout: Duration,
     hook: &mut WaitHook<'_>,
 ) -> Result<ServerConnection, ConnectError> {
-    let unreachable = |error| ConnectError::Unreachable { server: url.to_string(), error };
-    let refused = |kind, reason| ConnectRefusal::new(kind, reason).of(url);
+    let unreachable = |error| ConnectError::Unreachable { server: place.to_string(), error };
+    let refused = |kind, reason| ConnectRefusal::new(kind, reason).of(place);
     let deadline = deadline(Some(timeout));
-    let (Some(files), Endpoint::Tcp { host, .. }) = (url.tls(), url.endpoint()) else {
+    let (Some(files), Endpoint::Tcp { host, .. }) = (url.tls(), &place.endpoint) else {
         let stream = connect(addresses, timeout, hook).map_err(unreachable)?;
         return ServerConnection::new(stream, None).map_err(unreachable);
     };

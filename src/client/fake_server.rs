@@ -13,6 +13,9 @@ use crate::wire::frame::{self, Frame};
 
 pub(super) const SOON: Duration = Duration::from_secs(20);
 
+/// The answer of a standby.
+pub(super) const STANDBY: &str = r#"{"status":"refused","reason":"this server is a standby of the cluster c; the active server is b:1","cause":"standby","active":"b:1"}"#;
+
 /// The server's side of the connection.
 pub(super) struct Peer {
     stream: TcpStream,
@@ -37,6 +40,11 @@ pub(super) fn serve(script: impl FnOnce(Peer) + Send + 'static) -> (String, Join
         script(Peer { stream, input: Vec::new() });
     });
     (url, thread)
+}
+
+/// A server that accepts one connection, and answers its first request as a standby does.
+pub(super) fn serve_standby() -> (String, JoinHandle<()>) {
+    serve(|mut peer| peer.refuse_as_standby())
 }
 
 /// The same, after the handshake of a session.
@@ -75,6 +83,14 @@ pub(super) fn serve_all(script: impl FnOnce(Listening) + Send + 'static) -> (Str
 }
 
 impl Peer {
+    /// Answers the next request as a standby does, and ends the connection.
+    pub(super) fn refuse_as_standby(&mut self) {
+        let asked = self.next().expect("the client hung up");
+        self.reply(asked.id, STANDBY);
+        self.end_output();
+        self.outlast();
+    }
+
     pub(super) fn shake_hands(&mut self) {
         let hello = self.expect("hello");
         self.accept_hello(&hello);

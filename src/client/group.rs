@@ -16,6 +16,7 @@ use super::connect_error::{ConnectError, ConnectErrorKind, ConnectRefusal};
 use super::connection::Lost;
 use super::dial::{ConnectOptions, deadline};
 use super::merge_pages::merge_pages;
+use super::places::share_of_time;
 use super::rendezvous::choose;
 use super::server_session::ServerSession;
 use super::session::InspectError;
@@ -62,8 +63,7 @@ impl SessionGroup {
         let mut servers = Vec::new();
         let all = parsed.len();
         for (tried, url) in parsed.into_iter().enumerate() {
-            let share = |deadline| share(options.timeout, all, deadline, all - tried);
-            let timeout = deadline.map_or(options.timeout, share);
+            let timeout = share_of_time(options.timeout, all, deadline, all - tried);
             let options = ConnectOptions { timeout, ..*options };
             let session = ServerSession::connect_to(&url, &options, &mut WaitHook::none());
             servers.push(GroupMember { url, session, is_asked: true });
@@ -322,14 +322,6 @@ fn one_server<'a>(
     Err(AcquireError::Invalid(format!(
         "{first:?} belongs to {here} and {other:?} to {there}: they cannot be acquired at once"
     )))
-}
-
-/// The connect timeout of the next server, if `left` of `all` servers have not been tried yet: its
-/// share of the time left until the deadline. But at least its share of `timeout`: resolving names
-/// does not count, and may have used up all the time left.
-fn share(timeout: Duration, all: usize, deadline: Instant, left: usize) -> Duration {
-    let part = |time: Duration, of: usize| time / u32::try_from(of).unwrap_or(u32::MAX);
-    part(deadline.saturating_duration_since(Instant::now()), left).max(part(timeout, all))
 }
 
 fn watch(servers: &[GroupMember]) -> io::Result<Option<CloseOnForkFd>> {

@@ -10,10 +10,12 @@ use serde_json::value::RawValue;
 use super::connect_error::{ConnectError, ConnectErrorKind, ConnectRefusal};
 use super::connection::{Lost, OnSignal, ReplyWait, ServerConnection};
 use super::dial::{deadline, dial, resolve};
+use super::places::try_places;
 use super::reply_reader::{MESSAGE_MAX, ServerReply};
+use super::session::check_refusal;
 use super::url::{Secret, ServerUrl};
 use super::wait_hook::WaitHook;
-use crate::wire::message::{HelloRequest, HelloResult, Keepalive, LockResult, Status};
+use crate::wire::message::{HelloRequest, HelloResult, Keepalive, Status};
 
 /// A connection to a server of the `message` protocol. It may be shared between threads; a call
 /// that waits does not delay the others.
@@ -60,8 +62,8 @@ impl From<Lost> for RpcError {
 
 impl MessageClient {
     /// Connects to the server at `url` (see [`ServerUrl`]) within `timeout`. If the address names a
-    /// secret, it is shown with `hello`. Otherwise no message is sent, so the server need not know
-    /// `hello`.
+    /// secret, it is shown with `hello`. If it names several places, `hello` finds out which of them
+    /// is active. Otherwise no message is sent, so the server need not know `hello`.
     ///
     /// # Errors
     /// [`ConnectError`]
@@ -69,20 +71,23 @@ impl MessageClient {
         let url: ServerUrl = url.parse()?;
         let secret =
             url.secret().map_err(|reason| ConnectRefusal::new(ConnectErrorKind::Local, reason).of(&url))?;
-        let client = Self { connection: dial(&url, &resolve(&url)?, timeout, &mut WaitHook::none())? };
-        if let Some(secret) = secret {
-            client.show(&secret, timeout).map_err(|refusal| refusal.of(&url))?;
-        }
+        let (client, _) = try_places(&url, timeout, &mut WaitHook::none(), |place, limit, hook| {
+            let client = Self { connection: dial(&url, place, &resolve(place)?, limit, hook)? };
+            if secret.is_some() || url.is_group() {
+                client.say_hello(secret.as_ref(), limit).map_err(|refusal| refusal.of(place))?;
+            }
+            Ok(client)
+        })?;
         Ok(client)
     }
 
-    fn show(&self, secret: &Secret, limit: Duration) -> Result<(), ConnectRefusal> {
+    fn say_hello(&self, secret: Option<&Secret>, limit: Duration) -> Result<(), ConnectRefusal> {
         let wind_down = Duration::ZERO;
-        let auth_token = Some(secret.text.clone());
+        let auth_token = secret.map(|secret| secret.text.clone());
         let hello = HelloRequest { client: None, version: None, auth_token, wind_down, resumable: false };
         let reply = match self.rpc("hello", &hello, Some(limit)) {
             Ok(reply) => reply,
-            // It has accepted the secret, but does not know the command hello.
+            // It has accepted the secret, if there is one, but does not know the command hello.
             Err(RpcError::Unknown) => return Ok(()),
             Err(RpcError::TimedOut) => return Err(ConnectRefusal::unanswered()),
             Err(error @ RpcError::Lost(_)) => {
@@ -90,11 +95,7 @@ impl MessageClient {
             }
             Err(error) => return Err(ConnectRefusal::new(ConnectErrorKind::Refused, error.to_string())),
         };
-        if let Ok(LockResult { status: Status::Refused, reason: Some(reason), .. }) =
-            serde_json::from_str(reply.get())
-        {
-            return Err(ConnectRefusal::secret(Some(&secret.file), &reason));
-        }
+        check_refusal(&reply, secret.map(|secret| secret.file.as_path()))?;
         // After hello the server uses other keepalive figures for this client.
         serde_json::from_str(reply.get()).map_or(Ok(()), |hello: HelloResult| {
             let keepalive = Keepalive::client(hello.keepalive.dead_peer_timeout);

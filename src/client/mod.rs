@@ -8,6 +8,7 @@
 //!   `server_session` is either of the two.
 //! - `group`: the same on several servers, each name on one of them (`rendezvous`).
 //! - [`MessageClient`]: requests and replies of any other command.
+//! - `places`: a server that may be at several places, of which clients look for the right one.
 //! - `pacing`: how long a waiting client pauses before it asks an absent server again.
 //! - `wait_hook`: what a thread that waits for a server calls now and then.
 //! - `connection`: one socket, shared by threads; all of the above are built on it.
@@ -25,6 +26,7 @@ mod merge_pages;
 mod message_client;
 mod outgoing;
 mod pacing;
+mod places;
 mod rendezvous;
 mod reply_reader;
 mod resumable;

@@ -2,8 +2,9 @@
 //! same, so the result is part of the contract (docs/protocol.md).
 //!
 //! The server with the highest score for the name wins. The score is FNV-1a, 64 bits, over the
-//! server's address as it is written (without a `?` and what follows it), a zero byte and the name,
-//! and then FNV-1a again over the eight bytes of that hash, the most significant byte first. If
+//! server's address as it is written (without a `?` and what follows it; of a server with several
+//! places, `SCHEME://` and the places as they are written, sorted by their bytes and joined by
+//! commas), a zero byte and the name, and then FNV-1a again over the eight bytes of that hash, the most significant byte first. If
 //! scores are equal, the address that is smaller by its bytes wins. So all clients must be given
 //! the same addresses, written alike; their order does not matter. An additional server takes over
 //! names, but moves no name between the others.
@@ -55,6 +56,9 @@ mod tests {
             ("tcp://lock1.example.org:20934", b"foo", 0x57eb_4096_6afa_eec0),
             ("tcp://lock2.example.org:20934", b"foo", 0x5221_013b_83ee_0290),
             ("unix:/run/lockd.sock", b"a\xff\0b", 0xbf55_f2c7_c23a_e0d2),
+            ("tcp://a:20934,b:20934", b"foo", 0xbcbf_a783_74b6_0104),
+            ("tcp://10.0.0.9:7,lock1.example.org:20934,lock2.example.org", b"foo", 0x76bc_2258_8d57_6dc8),
+            ("tls://A,[::1]:7,a", b"job:17", 0x360a_1dc1_bcaf_a74a),
         ] {
             assert_eq!(score(server, name), expected, "{server} {name:?}");
         }

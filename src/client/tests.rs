@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::fake_server::{Peer, SOON, serve, serve_session, signal};
+use super::fake_server::{Peer, SOON, STANDBY, serve, serve_session, signal};
 use super::{ConnectError, MessageClient, RemoteSession, RpcError};
 use crate::broker::{AcquireError, Attempt, Cycle, Grant, Held, LockName, Mode, ReleaseError, Released};
 
+mod groups;
 mod limited;
 mod places;
 mod unanswered;
@@ -197,14 +198,13 @@ fn one_waiting_thread_reads_for_all() {
 #[test]
 fn every_waiting_call_returns_why_the_connection_was_lost() {
     type End = fn(&mut Peer);
-    const STANDBY: &str = r#"{"status":"refused","reason":"this is a standby","cause":"standby"}"#;
     let ends: [(End, &str); 6] = [
         (|_| {}, "closed the connection"),
         (|peer| peer.say(r#"{"error":"a message too long"}"#), "a message too long"),
         (|peer| peer.send(b"HTTP/1.1 400 Bad Request"), "announced"),
         (|peer| peer.say("[]"), "not an object"),
         (|peer| peer.reply(4, r#"{"status":"wonderful"}"#), "makes no sense"),
-        (|peer| peer.reply(4, STANDBY), "this is a standby"),
+        (|peer| peer.reply(4, STANDBY), "is a standby"),
     ];
     for (end, expected) in ends {
         let (session, server) = session(move |mut peer| {
@@ -212,7 +212,7 @@ fn every_waiting_call_returns_why_the_connection_was_lost() {
                 peer.expect("lock");
             }
             end(&mut peer);
-            if ["makes no sense", "this is a standby"].contains(&expected) {
+            if ["makes no sense", "is a standby"].contains(&expected) {
                 peer.outlast();
             }
         });

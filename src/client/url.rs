@@ -1,5 +1,6 @@
 //! Addresses of servers as users write them: `tcp://HOST:PORT` or `unix:/PATH`, several separated
-//! by commas. Parses addresses; resolves and connects nothing.
+//! by commas; and the places of one server that may be at several. Parses addresses; resolves and
+//! connects nothing.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,6 +19,11 @@ const DEFAULT_PORT: u16 = 20934;
 /// `message+tls://HOST:PORT` or `message+unix:/PATH`.
 ///
 /// A port is decimal digits from 1 to 65535, without leading zeros.
+///
+/// After a host, more places may follow where the same server may be, separated by commas:
+/// `tcp://a:20934,b:20934,c`. They are a group: the members of a cluster, of which one is active at a
+/// time, and clients look for that one. What follows a `?` stands after the last place, and is for
+/// all of them.
 ///
 /// After a host, a `?` may follow with the names of files, separated by `&` (certificates and keys
 /// in PEM):
@@ -39,7 +45,10 @@ const DEFAULT_PORT: u16 = 20934;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerUrl {
     text: String,
-    endpoint: Endpoint,
+    /// By which names are spread over servers.
+    address: String,
+    /// Where the server may be, at least one place.
+    places: Vec<ServerPlace>,
     tls: Option<ClientFiles>,
     auth_token_file: Option<PathBuf>,
     resumes: bool,
@@ -56,6 +65,21 @@ pub(super) struct Secret {
     pub(super) text: String,
     /// The file that it was read from.
     pub(super) file: PathBuf,
+}
+
+/// One place where a server may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ServerPlace {
+    /// How errors name it: the server's whole address if it has only this place, otherwise the place
+    /// as it is written.
+    label: String,
+    pub(super) endpoint: Endpoint,
+}
+
+impl fmt::Display for ServerPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.label)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,16 +125,18 @@ impl FromStr for ServerUrl {
 }
 
 impl ServerUrl {
-    /// Parses addresses separated by commas: at least one, and none twice. An address in a list
+    /// Parses addresses separated by commas: at least one. A part without a scheme is another place
+    /// of the server before it. No place may stand in the list twice. Paths and file names in a list
     /// cannot contain a comma.
     ///
     /// # Errors
     /// [`BadUrl`] for the first one that is malformed.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, BadUrl> {
         let mut servers: Vec<Self> = Vec::new();
-        for part in text.split(',') {
-            let server: Self = part.parse()?;
-            if servers.iter().any(|other| other.endpoint == server.endpoint) {
+        for address in split_list(text)? {
+            let server: Self = address.parse()?;
+            let mut known = servers.iter().flat_map(|other| &other.places);
+            if known.any(|known| server.is_at(&known.endpoint)) {
                 return Err(BadUrl { text: server.text, problem: "stands in the list twice".into() });
             }
             servers.push(server);
@@ -131,12 +157,25 @@ impl ServerUrl {
         &self.text
     }
 
-    /// The address without a `?` and what follows it.
+    /// By which names are spread over servers: the address without a `?` and what follows it. The
+    /// places of a group are sorted by their bytes in it, so that it does not matter which one a
+    /// client is told first.
     pub(super) fn address(&self) -> &str {
-        match self.endpoint {
-            Endpoint::Tcp { .. } => self.text.split('?').next().unwrap_or_default(),
-            Endpoint::Unix(_) => self.text.strip_suffix(RESUME).unwrap_or(&self.text),
-        }
+        &self.address
+    }
+
+    /// Where the server may be: at least one place, in the order in which they are written.
+    pub(super) fn places(&self) -> &[ServerPlace] {
+        &self.places
+    }
+
+    /// Whether the server may be at several places.
+    pub(super) fn is_group(&self) -> bool {
+        self.places.len() > 1
+    }
+
+    fn is_at(&self, endpoint: &Endpoint) -> bool {
+        self.places.iter().any(|place| place.endpoint == *endpoint)
     }
 
     /// Whether the session is to survive the end of its connection.
@@ -163,10 +202,37 @@ impl ServerUrl {
             text.map_err(|error| format!("the secret in {} cannot be read: {error}", file.display()))?;
         Ok(Some(Secret { text: text.trim().to_owned(), file }))
     }
+}
 
-    pub(super) fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+/// Splits a list of addresses: each part that does not begin an address is another place of the
+/// server before it.
+fn split_list(text: &str) -> Result<Vec<String>, BadUrl> {
+    let mut addresses: Vec<String> = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        match addresses.last_mut() {
+            Some(last) if has_places(last) && !begins_address(part) => {
+                let has_ended = last.contains('?');
+                last.push(',');
+                last.push_str(part);
+                if has_ended {
+                    let problem = "what follows the ? stands after the last place".into();
+                    return Err(BadUrl { text: last.clone(), problem });
+                }
+            }
+            _ => addresses.push(part.to_owned()),
+        }
     }
+    Ok(addresses)
+}
+
+/// Whether this part of a list begins the address of a server, as opposed to another place.
+fn begins_address(part: &str) -> bool {
+    part.contains("://") || part.starts_with('/') || part.starts_with("unix:") || part.contains("+unix:")
+}
+
+/// Whether more places may follow this address.
+fn has_places(address: &str) -> bool {
+    address.contains("://") && unix_path(address).is_none()
 }
 
 /// A suggestion for an address without a scheme.
@@ -181,23 +247,29 @@ fn hint(text: &str) -> Option<String> {
     read(&meant).is_ok().then(|| format!("it has no scheme; did you mean {meant}?"))
 }
 
+fn unix_path(text: &str) -> Option<&str> {
+    text.strip_prefix("unix:").or_else(|| text.strip_prefix("message+unix:"))
+}
+
 fn read(text: &str) -> Result<ServerUrl, &'static str> {
     let mut url = ServerUrl {
         text: text.to_owned(),
-        endpoint: Endpoint::Unix(PathBuf::new()),
+        address: text.to_owned(),
+        places: Vec::new(),
         tls: None,
         auth_token_file: None,
         resumes: false,
     };
-    if let Some(path) = text.strip_prefix("unix:").or_else(|| text.strip_prefix("message+unix:")) {
+    if let Some(path) = unix_path(text) {
         // Only this, since any other ? may be part of the path.
         let (path, resumes) = path.strip_suffix(RESUME).map_or((path, false), |path| (path, true));
         url.resumes = resumes;
+        url.address.truncate(text.len() - if resumes { RESUME.len() } else { 0 });
         // Some programs write `unix:///path`. Relative paths are refused: they would depend on the
         // current directory.
         let path = path.strip_prefix("//").unwrap_or(path);
         let is_absolute = path.starts_with('/') && !path.contains('\0');
-        url.endpoint = Endpoint::Unix(path.into());
+        url.places.push(ServerPlace { label: text.to_owned(), endpoint: Endpoint::Unix(path.into()) });
         return if is_absolute { Ok(url) } else { Err("the path must begin with /") };
     }
     let (scheme, rest) = text.split_once("://").unwrap_or_default();
@@ -207,13 +279,7 @@ fn read(text: &str) -> Result<ServerUrl, &'static str> {
         _ => return Err(problem_with_scheme(text)),
     };
     let (rest, files) = rest.split_once('?').map_or((rest, None), |(rest, files)| (rest, Some(files)));
-    let (host, port) = split_port(rest)?;
-    if host.is_empty() || host.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) {
-        return Err("tcp:// and tls:// must be followed by HOST or HOST:PORT");
-    }
-    let port = port.map_or(Some(DEFAULT_PORT), parse_port).filter(|&port| port != 0);
-    let port = port.ok_or("the port must be a number from 1 to 65535, without leading zeros")?;
-    url.endpoint = Endpoint::Tcp { host: host.to_owned(), port };
+    read_places(&mut url, scheme, rest)?;
     for file in files.into_iter().flat_map(|files| files.split('&')) {
         read_file(&mut url, file)?;
     }
@@ -221,6 +287,40 @@ fn read(text: &str) -> Result<ServerUrl, &'static str> {
         return Err("key= is of no use without cert=");
     }
     Ok(url)
+}
+
+/// Parses the places, and makes the address of them by which names are spread.
+fn read_places(url: &mut ServerUrl, scheme: &str, text: &str) -> Result<(), &'static str> {
+    let mut written: Vec<&str> = text.split(',').collect();
+    let is_group = written.len() > 1;
+    if is_group {
+        written.iter_mut().for_each(|place| *place = place.trim());
+    }
+    for place in &written {
+        let endpoint = read_place(place)?;
+        if url.is_at(&endpoint) {
+            return Err("the same place stands in it twice");
+        }
+        let label = if is_group { (*place).to_owned() } else { url.text.clone() };
+        url.places.push(ServerPlace { label, endpoint });
+    }
+    written.sort_unstable();
+    url.address = format!("{scheme}://{}", written.join(","));
+    Ok(())
+}
+
+fn read_place(text: &str) -> Result<Endpoint, &'static str> {
+    if text.contains("://") {
+        return Err("this is a list of servers, but one is asked for");
+    }
+    let (host, port) = split_port(text)?;
+    if host.is_empty() || host.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) {
+        return Err("tcp:// and tls:// must be followed by HOST or HOST:PORT, or by several of these, \
+                    separated by commas");
+    }
+    let port = port.map_or(Some(DEFAULT_PORT), parse_port).filter(|&port| port != 0);
+    let port = port.ok_or("the port must be a number from 1 to 65535, without leading zeros")?;
+    Ok(Endpoint::Tcp { host: host.to_owned(), port })
 }
 
 /// The problem with an address that begins with another scheme.
@@ -290,111 +390,4 @@ fn split_port(text: &str) -> Result<(&str, Option<&str>), &'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn endpoint(text: &str) -> Endpoint {
-        text.parse::<ServerUrl>().unwrap().endpoint
-    }
-
-    fn tcp(host: &str, port: u16) -> Endpoint {
-        Endpoint::Tcp { host: host.to_owned(), port }
-    }
-
-    #[test]
-    fn every_form_of_address_is_parsed() {
-        assert_eq!(endpoint("tcp://localhost:1"), tcp("localhost", 1));
-        assert_eq!(endpoint(" tcp://example.org\n"), tcp("example.org", 20934));
-        assert_eq!(endpoint("message://127.0.0.1:65535"), tcp("127.0.0.1", 65535));
-        assert_eq!(endpoint("tcp://[::1]:7"), tcp("::1", 7));
-        assert_eq!(endpoint("tcp://[::1]"), tcp("::1", 20934));
-        for text in ["unix:/run/lockd.sock", "unix:///run/lockd.sock", "message+unix:/run/lockd.sock"] {
-            assert_eq!(endpoint(text), Endpoint::Unix("/run/lockd.sock".into()), "{text}");
-        }
-    }
-
-    #[test]
-    fn files_follow_the_host_and_are_not_part_of_the_address() {
-        let url: ServerUrl = "tls://a:1?ca=/b=c&cert=d&key=e?&auth-token-file=/f".parse().unwrap();
-        let [ca, cert, key] = ["/b=c", "d", "e?"].map(|path| Some(PathBuf::from(path)));
-        assert_eq!((url.tls(), url.address()), (Some(&ClientFiles { ca, cert, key }), "tls://a:1"));
-        assert_eq!((&url.endpoint, &url.auth_token_file), (&tcp("a", 1), &Some("/f".into())));
-        for text in ["tls://a", "message+tls://a:20934"] {
-            let url: ServerUrl = text.parse().unwrap();
-            assert_eq!((url.tls(), url.address()), (Some(&ClientFiles::default()), text));
-        }
-        let url: ServerUrl = "tcp://a?auth-token-file=/nonexistent/secret".parse().unwrap();
-        assert!(url.tls().is_none() && url.secret().err().unwrap().contains("/nonexistent/secret"));
-        assert!(!url.resumes());
-        for text in ["tcp://a:1?resume", "tls://a:1?ca=/x&resume", "tcp://a:1?resume&auth-token-file=/f"] {
-            let url: ServerUrl = text.parse().unwrap();
-            assert!(url.resumes() && url.address().ends_with("://a:1"), "{text}");
-        }
-        let url: ServerUrl = "unix:/a?resume".parse().unwrap();
-        assert_eq!(
-            (url.resumes(), url.address(), &url.endpoint),
-            (true, "unix:/a", &Endpoint::Unix("/a".into()))
-        );
-        let url: ServerUrl = "unix:/a?b".parse().unwrap();
-        assert_eq!((url.address(), &url.endpoint), ("unix:/a?b", &Endpoint::Unix("/a?b".into())));
-    }
-
-    #[test]
-    fn a_malformed_address_says_why() {
-        let problem = |text: &str| ServerUrl::parse_list(text).unwrap_err().to_string();
-        for (text, part) in [
-            ("", "tcp://"),
-            ("glockd://localhost:1", "clients speak `message`"),
-            ("lockd://localhost:2626", "tcp://HOST:PORT"),
-            ("glockd+tls://localhost:2626", "tls://HOST:PORT"),
-            ("lockd+unix:/run/lockd.sock", "unix:/PATH"),
-            ("http://localhost:8080/", "neither HTTP nor WebSocket"),
-            ("wss://localhost:1", "tcp://HOST:PORT"),
-            ("ssl://localhost:1", "tls://HOST:PORT"),
-            ("localhost:1", "did you mean tcp://localhost:1?"),
-            ("127.0.0.1", "did you mean tcp://127.0.0.1?"),
-            ("[::1]:7", "did you mean tcp://[::1]:7?"),
-            ("/run/lockd.sock", "did you mean unix:/run/lockd.sock?"),
-            ("localhost:+1", "must begin with tcp://"),
-            ("a b", "must begin with tcp://"),
-            ("tcp://", "HOST"),
-            ("tcp://:1", "HOST"),
-            ("tcp://a/b", "HOST"),
-            ("tcp://a:", "port"),
-            ("tcp://a:0", "port"),
-            ("tcp://a:+80", "port"),
-            ("tcp://a:-1", "port"),
-            ("tcp://a:080", "port"),
-            ("tcp://a:00080", "port"),
-            ("tcp://a:0x50", "port"),
-            ("tcp://a:65536", "port"),
-            ("tcp://a:100000", "port"),
-            ("tcp://a:1/", "port"),
-            ("tcp://::1", "[ ]"),
-            ("tcp://[::1", "]"),
-            ("tcp://[::1]1", ":PORT"),
-            ("unix:lockd.sock", "begin with /"),
-            ("tcp://a,", "tcp://"),
-            ("tcp://a, tcp://a:20934", "twice"),
-            ("tcp://a?ca=/x", "for tls://"),
-            ("tls://a?", "after ?"),
-            ("tls://a?ca", "after ?"),
-            ("tls://a?ca=", "after ?"),
-            ("tls://a?token=x", "after ?"),
-            ("tls://a?ca=/x&ca=/y", "twice"),
-            ("tcp://a?resume&resume", "twice"),
-            ("tcp://a?resume=1", "after ?"),
-            ("unix:/a, unix:/a?resume", "twice"),
-            ("tls://a?key=/x", "cert="),
-            ("message+ws://a", "tls://"),
-        ] {
-            assert!(problem(text).contains(part), "{text}: {}", problem(text));
-        }
-    }
-
-    #[test]
-    fn a_list_keeps_the_addresses_as_they_are_written() {
-        let servers = ServerUrl::parse_list("tcp://a , unix:/b").unwrap();
-        assert_eq!(servers.iter().map(ServerUrl::as_str).collect::<Vec<_>>(), ["tcp://a", "unix:/b"]);
-    }
-}
+mod tests;

@@ -29,15 +29,16 @@ pub(crate) struct WaitHook<'a> {
     /// Whether it is called for signal handlers, too.
     sees_signals: bool,
     next_tick: Instant,
+    has_ended: bool,
 }
 
 impl<'a> WaitHook<'a> {
     pub(crate) fn none() -> Self {
-        Self { call: None, sees_signals: false, next_tick: Instant::now() }
+        Self { call: None, sees_signals: false, next_tick: Instant::now(), has_ended: false }
     }
 
     pub(crate) fn new(sees_signals: bool, call: &'a mut dyn FnMut(HookReason) -> ControlFlow<()>) -> Self {
-        Self { call: Some(call), sees_signals, next_tick: Instant::now() + INTERVAL }
+        Self { call: Some(call), sees_signals, next_tick: Instant::now() + INTERVAL, has_ended: false }
     }
 
     pub(super) fn is_none(&self) -> bool {
@@ -73,7 +74,14 @@ impl<'a> WaitHook<'a> {
             (false, false) => return ControlFlow::Continue(()),
         };
         self.next_tick = Instant::now() + INTERVAL;
-        call(reason)
+        let flow = call(reason);
+        self.has_ended |= flow.is_break();
+        flow
+    }
+
+    /// Whether it has ended the wait.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     /// As [`after_sleep`](Self::after_sleep), for waits that fail with an error: the one that says

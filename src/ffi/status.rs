@@ -198,6 +198,7 @@ impl From<ConnectError> for Failure {
             | ConnectErrorKind::Unreachable
             | ConnectErrorKind::TimedOut
             | ConnectErrorKind::Closed
+            | ConnectErrorKind::Standby
             | ConnectErrorKind::Local => lock_status::LOCK_IO,
         };
         Self::new(status, error)

@@ -93,16 +93,15 @@ impl ReconnectingSession {
 
     fn begin(&self, shared: &mut Shared) {
         let now = BootTime::now();
-        let Some(opening) = shared.machine.begin(now) else { return };
+        let next = shared.rounds.next();
+        let Some(opening) = shared.machine.begin(now, next.is_last) else { return };
         let timeout = shared.machine.dead_peer_timeout().unwrap_or(Keepalive::DEAD_PEER_TIMEOUT);
-        let address = shared.addresses.get(shared.next_address % shared.addresses.len().max(1));
-        shared.next_address = shared.next_address.wrapping_add(1);
-        let begun = match address {
-            Some(address) => {
+        let begun = match (self.url.places().get(next.place), next.address) {
+            (Some(place), Some(address)) => {
                 let keepalive = Keepalive::client(timeout);
-                Reconnect::begin(&self.url, address, &self.options(), &keepalive, opening)
+                Reconnect::begin(&self.url, place, &address, &self.options(), &keepalive, opening)
             }
-            None => Err(Problem::Failed("the host has no address".to_owned())),
+            _ => Err(Problem::Failed("the host has no address".to_owned())),
         };
         match begun {
             Ok(attempt) => {
@@ -144,6 +143,8 @@ impl ReconnectingSession {
 
     /// The attempt has failed; another follows.
     fn note_failure(&self, shared: &mut Shared, reason: String) {
+        let place = self.url.places().get(shared.rounds.current()).filter(|_| self.url.is_group());
+        let reason = place.map_or_else(|| reason.clone(), |place| format!("{place}: {reason}"));
         log::debug!("{}: {reason}", self.url.address());
         shared.failures += 1;
         shared.last_failure = Some(reason);
@@ -178,6 +179,7 @@ impl ReconnectingSession {
             SessionVerdict::Lost => shared.left_open.push(attempt),
             SessionVerdict::Standing { mut belief, unlocked, is_resumed } => {
                 belief.forget_places_before(std::time::Instant::now());
+                shared.rounds.found();
                 let (connection, sent) = attempt.into_connection();
                 let next = RemoteSession::go_on(connection, &hello, sent, belief, unlocked, &self.options());
                 self.watch.add(&next, PollFlags::IN);
@@ -230,7 +232,9 @@ fn read_reply(reply: &RawValue, resumes: bool, shown: Option<&Path>) -> ResumeRe
     if !resumes {
         return match read_hello(reply, shown) {
             Ok(hello) => ResumeReply::Accepted(Box::new(hello)),
-            Err(refusal) if refusal.kind == ConnectErrorKind::Closed => ResumeReply::NotNow(refusal.reason),
+            Err(refusal) if matches!(refusal.kind, ConnectErrorKind::Closed | ConnectErrorKind::Standby) => {
+                ResumeReply::NotNow(refusal.reason)
+            }
             Err(refusal) => ResumeReply::Ended(refusal.reason),
         };
     }

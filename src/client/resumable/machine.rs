@@ -24,6 +24,10 @@ use crate::wire::message::Claim;
 /// How long an attempt may take, from connecting to the answer.
 const ATTEMPT_TIME: Duration = Duration::from_secs(2);
 
+/// The same while other places of the server are left to be tried. Most often the server has moved
+/// because the machine at this place is gone, and says nothing at all.
+const ATTEMPT_TIME_OF_SEVERAL: Duration = Duration::from_secs(1);
+
 /// The longest first pause between two attempts.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -74,6 +78,8 @@ struct Away {
 #[derive(Debug)]
 struct UnderWay {
     until: BootTime,
+    /// Whether it is at the last place of a round; after it comes a pause.
+    is_last: bool,
     /// What it claims to hold, fixed before it was sent.
     claims: HashMap<LockName, Held>,
 }
@@ -227,13 +233,14 @@ impl Machine {
         }
     }
 
-    /// An attempt begins: what it is to say. Its claims are fixed here.
-    pub(super) fn begin(&mut self, now: BootTime) -> Option<Opening> {
+    /// An attempt begins: what it is to say. Its claims are fixed here. `is_last`: no other place of
+    /// the server is left to be tried in this round.
+    pub(super) fn begin(&mut self, now: BootTime, is_last: bool) -> Option<Opening> {
         let (State::Away(away), Some(terms)) = (&mut self.state, self.terms) else { return None };
         debug_assert!(away.under_way.is_none(), "one attempt at a time");
-        let until = now + ATTEMPT_TIME;
+        let until = now + attempt_time(is_last);
         if away.limit.is_none() {
-            away.under_way = Some(UnderWay { until, claims: HashMap::new() });
+            away.under_way = Some(UnderWay { until, is_last, claims: HashMap::new() });
             return Some(Opening::Hello);
         }
         self.last_attempt += 1;
@@ -244,7 +251,7 @@ impl Machine {
             token: held.token,
         });
         let opening = Opening::Resume { terms, attempt: self.last_attempt, claims: listed.collect() };
-        away.under_way = Some(UnderWay { until, claims });
+        away.under_way = Some(UnderWay { until, is_last, claims });
         Some(opening)
     }
 
@@ -254,15 +261,19 @@ impl Machine {
         if let State::Away(away) = &mut self.state
             && let Some(attempt) = &mut away.under_way
         {
-            attempt.until = now + ATTEMPT_TIME;
+            attempt.until = now + attempt_time(attempt.is_last);
         }
     }
 
-    /// The attempt that was under way has come to nothing; another follows after a pause.
+    /// The attempt that was under way has come to nothing. Another follows: at once if places are
+    /// left, otherwise after a pause.
     pub(super) fn failed(&mut self, now: BootTime, random: f64) {
         if let State::Away(away) = &mut self.state {
-            away.under_way = None;
-            self.pause(now, random);
+            let attempt = away.under_way.take();
+            away.next_attempt = now;
+            if attempt.is_none_or(|attempt| attempt.is_last) {
+                self.pause(now, random);
+            }
         }
     }
 
@@ -319,6 +330,10 @@ impl Machine {
             self.pause_max = max.min(self.pause_max * 2);
         }
     }
+}
+
+fn attempt_time(is_last: bool) -> Duration {
+    if is_last { ATTEMPT_TIME } else { ATTEMPT_TIME_OF_SEVERAL }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! programs.
 //!
 //! - `machine`: the states between two connections, and the verdict. Start reading here.
-//! - `reconnect`: connecting again, without waiting.
+//! - `reconnect`: connecting again, without waiting. `rounds`: where.
 //! - `drive`: does what the machine says. There is no thread: whichever call runs drives it.
 //! - `waits`: how calls wait for the verdict.
 //! - `calls`, `releases`: the calls.
@@ -21,6 +21,7 @@ mod drive;
 mod machine;
 mod reconnect;
 mod releases;
+mod rounds;
 #[cfg(test)]
 #[cfg(not(any(explore = "loom", explore = "shuttle")))]
 mod tests;
@@ -30,13 +31,12 @@ mod watch;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use socket2::SockAddr;
-
 use super::connect_error::{ConnectError, ConnectErrorKind, ConnectRefusal};
 use super::dial::{ConnectOptions, resolve};
+use super::places::try_places;
 use super::session::RemoteSession;
 use super::session_state::SessionState;
-use super::url::ServerUrl;
+use super::url::{ServerPlace, ServerUrl};
 use super::wait_hook::WaitHook;
 use crate::os::boot_clock::BootTime;
 use crate::os::socket::{PollFlags, Waker};
@@ -44,6 +44,7 @@ use crate::os::sync::{Arc, Mutex};
 use machine::{Condition, Machine};
 use reconnect::Reconnect;
 pub(super) use releases::BegunRelease;
+use rounds::Rounds;
 use watch::Watch;
 
 pub(crate) struct ReconnectingSession {
@@ -65,8 +66,7 @@ struct Shared {
     last_failure: Option<String>,
     /// Attempts that are not used any more, and must not end before the session's fate is known.
     left_open: Vec<Reconnect>,
-    addresses: Vec<SockAddr>,
-    next_address: usize,
+    rounds: Rounds,
     resolved_at: Instant,
     /// Releases that are under way.
     unconfirmed: usize,
@@ -86,9 +86,17 @@ impl ReconnectingSession {
         options: &ConnectOptions<'_>,
         hook: &mut WaitHook<'_>,
     ) -> Result<Result<Self, RemoteSession>, ConnectError> {
-        let addresses = resolve(url)?;
-        let session = RemoteSession::connect_at(url, &addresses, options, true, hook)?;
+        let attempt = |place: &ServerPlace, timeout, hook: &mut WaitHook<'_>| {
+            let options = ConnectOptions { timeout, ..*options };
+            let addresses = resolve(place)?;
+            Ok((RemoteSession::connect_at(url, place, &addresses, &options, true, hook)?, addresses))
+        };
+        let ((session, addresses), active) = try_places(url, options.timeout, hook, attempt)?;
         let Some(terms) = session.resume_terms() else { return Ok(Err(session)) };
+        // Now, since a session in doubt has no time to resolve names.
+        let others =
+            |(at, place)| if at == active { addresses.clone() } else { resolve(place).unwrap_or_default() };
+        let rounds = Rounds::new(url.places().iter().enumerate().map(others).collect(), active);
         let local =
             |error: std::io::Error| ConnectRefusal::new(ConnectErrorKind::Local, error.to_string()).of(url);
         let shared = Shared {
@@ -98,8 +106,7 @@ impl ReconnectingSession {
             failures: 0,
             last_failure: None,
             left_open: Vec::new(),
-            addresses,
-            next_address: 0,
+            rounds,
             resolved_at: Instant::now(),
             unconfirmed: 0,
             cancels: 0,

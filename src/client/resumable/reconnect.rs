@@ -17,7 +17,7 @@ use crate::client::connection::{ConnectionParts, REQUEST_MAX, ServerConnection};
 use crate::client::dial::{ConnectOptions, refuse_self_connection, without_tls};
 use crate::client::reply_reader::{ReplyReader, ServerMessage};
 use crate::client::session::hello_request;
-use crate::client::url::{Endpoint, Secret, ServerUrl};
+use crate::client::url::{Endpoint, Secret, ServerPlace, ServerUrl};
 use crate::os::Keepalive;
 use crate::os::boot_clock::BootTime;
 use crate::os::socket::{PollFd, PollFlags, Stream, Waker, wait_for};
@@ -88,6 +88,7 @@ impl Reconnect {
     /// Why it cannot.
     pub(super) fn begin(
         url: &ServerUrl,
+        place: &ServerPlace,
         address: &SockAddr,
         options: &ConnectOptions<'_>,
         keepalive: &Keepalive,
@@ -96,7 +97,7 @@ impl Reconnect {
         let secret = url.secret().map_err(Problem::Failed)?;
         let resumes = matches!(opening, Opening::Resume { .. });
         let request = first_request(options, secret.as_ref(), opening)?;
-        let tls = match (url.tls(), url.endpoint()) {
+        let tls = match (url.tls(), &place.endpoint) {
             (Some(files), Endpoint::Tcp { host, .. }) => {
                 Some(client_session(files, host).map_err(Problem::Failed)?)
             }

@@ -11,6 +11,8 @@ use crate::client::fake_server::{Asked, Listening, Peer, SOON, serve_all, signal
 use crate::client::session::InspectError;
 use crate::os::socket::{PollFd, wait_for};
 
+mod places;
+
 const NOW: Option<Duration> = Some(Duration::ZERO);
 const OK: &str = r#"{"status":"ok"}"#;
 const ID: &str = "000102030405060708090a0b0c0d0e0f";

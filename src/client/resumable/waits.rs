@@ -9,7 +9,7 @@ use super::{ReconnectingSession, Shared};
 use crate::broker::{AcquireError, ReleaseError};
 use crate::client::dial::{deadline, resolve};
 use crate::client::session::{InspectError, RemoteSession};
-use crate::client::url::Endpoint;
+use crate::client::url::{Endpoint, ServerPlace};
 use crate::os::boot_clock::BootTime;
 use crate::os::socket::{PollFd, Waker, wait_for};
 use crate::os::sync::{Arc, MutexGuard};
@@ -183,16 +183,16 @@ impl ReconnectingSession {
     /// may take longer than a session in doubt has.
     fn resolve_again(&self, shared: &mut MutexGuard<'_, Shared>) {
         let is_anew = matches!(shared.machine.condition(), Condition::Away { limit: None, .. });
-        let is_named = matches!(self.url.endpoint(), Endpoint::Tcp { .. });
-        if !is_anew || !is_named || shared.resolved_at.elapsed() < RESOLVE_AFTER {
+        let is_named = |place: &ServerPlace| matches!(place.endpoint, Endpoint::Tcp { .. });
+        if !is_anew || !self.url.places().iter().any(is_named) || shared.resolved_at.elapsed() < RESOLVE_AFTER
+        {
             return;
         }
         shared.resolved_at = Instant::now();
-        let resolved = MutexGuard::unlocked(shared, || resolve(&self.url));
-        if let Ok(addresses) = resolved
-            && !addresses.is_empty()
-        {
-            shared.addresses = addresses;
+        let resolved: Vec<_> =
+            MutexGuard::unlocked(shared, || self.url.places().iter().map(resolve).collect());
+        for (place, addresses) in resolved.into_iter().enumerate() {
+            shared.rounds.set_addresses(place, addresses.unwrap_or_default());
         }
     }
 }

@@ -84,14 +84,21 @@ pub(in crate::client) fn read_hello(
     reply: &RawValue,
     shown: Option<&Path>,
 ) -> Result<HelloResult, ConnectRefusal> {
-    let refused = serde_json::from_str::<LockResult>(reply.get());
-    if let Ok(LockResult { status: Status::Refused, reason: Some(reason), cause, .. }) = refused {
-        if cause == Some(Cause::Stopping) {
-            return Err(ConnectRefusal::new(ConnectErrorKind::Closed, reason));
-        }
-        return Err(ConnectRefusal::secret(shown, &reason));
-    }
+    check_refusal(reply, shown)?;
     serde_json::from_str(reply.get()).map_err(|_| ConnectRefusal::no_hello())
+}
+
+/// Whether the answer to `hello` is a refusal, and of what kind.
+pub(in crate::client) fn check_refusal(reply: &RawValue, shown: Option<&Path>) -> Result<(), ConnectRefusal> {
+    let result = serde_json::from_str::<LockResult>(reply.get());
+    let Ok(LockResult { status: Status::Refused, reason: Some(reason), cause, .. }) = result else {
+        return Ok(());
+    };
+    Err(match cause {
+        Some(Cause::Stopping) => ConnectRefusal::new(ConnectErrorKind::Closed, reason),
+        Some(Cause::Standby) => ConnectRefusal::new(ConnectErrorKind::Standby, reason),
+        Some(Cause::Grace | Cause::Other) | None => ConnectRefusal::secret(shown, &reason),
+    })
 }
 
 /// Sets the connection to what the server has answered. Returns what the server can do.

@@ -33,8 +33,9 @@ use super::connection::{FramedRequest, Lost, OnSignal, REQUEST_MAX, ReplyWait, S
 use socket2::SockAddr;
 
 use super::dial::{ConnectOptions, deadline, dial, resolve};
+use super::places::try_places;
 use super::reply_reader::ServerReply;
-use super::url::ServerUrl;
+use super::url::{ServerPlace, ServerUrl};
 use super::wait_hook::WaitHook;
 use crate::broker::{AcquireError, Attempt, Grant, Held, Inspection, LockName, Mode, check_set};
 use crate::os::sync::Mutex;
@@ -45,7 +46,7 @@ use crate::wire::message::{
 pub(in crate::client) use belief::{Belief, RememberedPlace, ResumeTerms};
 pub use error::InspectError;
 use hello::{Features, accept_hello, say_hello};
-pub(in crate::client) use hello::{hello_request, read_hello};
+pub(in crate::client) use hello::{check_refusal, hello_request, read_hello};
 use local_view::LocalView;
 pub(in crate::client) use releasing::PendingRelease;
 
@@ -94,13 +95,18 @@ impl RemoteSession {
         options: &ConnectOptions<'_>,
         hook: &mut WaitHook<'_>,
     ) -> Result<Self, ConnectError> {
-        Self::connect_at(url, &resolve(url)?, options, false, hook)
+        let (session, _) = try_places(url, options.timeout, hook, |place, timeout, hook| {
+            let options = ConnectOptions { timeout, ..*options };
+            Self::connect_at(url, place, &resolve(place)?, &options, false, hook)
+        })?;
+        Ok(session)
     }
 
-    /// As `connect_to`, at these addresses of the server. `is_resumable` asks the server to let the
-    /// session be resumed.
+    /// As `connect_to`, at these addresses of the server at this place. `is_resumable` asks the server
+    /// to let the session be resumed.
     pub(in crate::client) fn connect_at(
         url: &ServerUrl,
+        place: &ServerPlace,
         addresses: &[SockAddr],
         options: &ConnectOptions<'_>,
         is_resumable: bool,
@@ -108,14 +114,14 @@ impl RemoteSession {
     ) -> Result<Self, ConnectError> {
         let deadline = deadline(Some(options.timeout));
         let secret =
-            url.secret().map_err(|reason| ConnectRefusal::new(ConnectErrorKind::Local, reason).of(url))?;
-        let connection = dial(url, addresses, options.timeout, hook)?;
+            url.secret().map_err(|reason| ConnectRefusal::new(ConnectErrorKind::Local, reason).of(place))?;
+        let connection = dial(url, place, addresses, options.timeout, hook)?;
         if is_resumable {
             connection.keep_proof(None);
         }
         let hello = say_hello(&connection, options, secret.as_ref(), deadline, hook);
         let accepted = hello.and_then(|hello| Ok((accept_hello(&connection, &hello)?, hello)));
-        let (features, hello) = accepted.map_err(|refusal| refusal.of(url))?;
+        let (features, hello) = accepted.map_err(|refusal| refusal.of(place))?;
         let (on_signal, resume) = (OnSignal::interrupt_if(options.interruptible), ResumeTerms::of(&hello));
         Ok(Self { connection, view: Mutex::default(), on_signal, features, resume })
     }

@@ -76,7 +76,7 @@ fn without_a_proof_nothing_is_in_doubt() {
 #[test]
 fn a_session_that_cannot_be_resumed_is_lost_with_its_connection() {
     let mut machine = anew();
-    machine.begin(at(100_000)).unwrap();
+    machine.begin(at(100_000), true).unwrap();
     assert!(matches!(machine.answered(at(100_001), Answer::Accepted(None)), SessionVerdict::Standing { .. }));
     assert!(!machine.is_resumable());
     machine.ended(at(200_000), Some(at(200_000)), Belief::default(), false, "cut".to_owned(), 0.0);
@@ -104,7 +104,7 @@ fn only_a_session_with_nothing_to_lose_begins_anew() {
         machine.ended(at(100_000), Some(at(99_000)), belief, is_unconfirmed, String::new(), 0.0);
         let Condition::Away { limit, .. } = machine.condition() else { panic!() };
         assert_eq!(limit.is_some(), in_doubt);
-        let opening = machine.begin(at(100_000)).unwrap();
+        let opening = machine.begin(at(100_000), true).unwrap();
         assert_eq!(opening == Opening::Hello, !in_doubt);
         // It waits for a server for as long as it takes.
         machine.failed(at(100_000), 0.0);
@@ -117,13 +117,13 @@ fn only_a_session_with_nothing_to_lose_begins_anew() {
 fn the_attempts_are_numbered_and_each_claims_what_is_still_believed() {
     let mut machine = in_doubt(99_000);
     let both = vec![("a".to_owned(), Mode::Exclusive, 7), ("b".to_owned(), Mode::Shared, 8)];
-    assert_eq!(claims(machine.begin(at(100_000))), (1, both.clone()));
+    assert_eq!(claims(machine.begin(at(100_000), true)), (1, both.clone()));
     machine.failed(at(100_001), 0.0);
-    assert_eq!(claims(machine.begin(at(100_001))), (2, both));
+    assert_eq!(claims(machine.begin(at(100_001), true)), (2, both));
     assert!(machine.belief().unwrap().give_up(&"a".into()));
     machine.failed(at(100_002), 0.0);
     let rest = vec![("b".to_owned(), Mode::Shared, 8)];
-    assert_eq!(claims(machine.begin(at(100_002))), (3, rest.clone()));
+    assert_eq!(claims(machine.begin(at(100_002), true)), (3, rest.clone()));
     // The numbers go on after the session was resumed, also by another run.
     machine.answered(at(100_003), Answer::Accepted(Some(terms(2))));
     machine.ended(
@@ -134,13 +134,13 @@ fn the_attempts_are_numbered_and_each_claims_what_is_still_believed() {
         String::new(),
         0.0,
     );
-    assert_eq!(claims(machine.begin(at(100_004))), (4, rest));
+    assert_eq!(claims(machine.begin(at(100_004), true)), (4, rest));
 }
 
 #[test]
 fn what_is_released_after_it_was_claimed_is_unlocked_first() {
     let mut machine = in_doubt(99_000);
-    machine.begin(at(100_000)).unwrap();
+    machine.begin(at(100_000), true).unwrap();
     assert!(machine.belief().unwrap().give_up(&"a".into()));
     let answer = machine.answered(at(100_001), Answer::Accepted(Some(terms(2))));
     let SessionVerdict::Standing { belief, unlocked, is_resumed } = answer else { panic!("{answer:?}") };
@@ -153,7 +153,7 @@ fn what_is_released_after_it_was_claimed_is_unlocked_first() {
 fn what_was_released_before_it_was_claimed_is_not_unlocked() {
     let mut machine = in_doubt(99_000);
     assert!(machine.belief().unwrap().give_up(&"a".into()));
-    machine.begin(at(100_000)).unwrap();
+    machine.begin(at(100_000), true).unwrap();
     let answer = machine.answered(at(100_001), Answer::Accepted(Some(terms(2))));
     assert!(matches!(answer, SessionVerdict::Standing { unlocked, .. } if unlocked.is_empty()));
 }
@@ -162,7 +162,7 @@ fn what_was_released_before_it_was_claimed_is_not_unlocked() {
 fn an_answer_after_the_limit_changes_nothing() {
     for answer in [Answer::Accepted(Some(terms(2))), Answer::Ended("over".to_owned())] {
         let mut machine = in_doubt(99_000);
-        machine.begin(at(115_000)).unwrap();
+        machine.begin(at(115_000), true).unwrap();
         let late = at(99_000) + D + Duration::from_nanos(1);
         assert_eq!(machine.answered(late, answer.clone()), SessionVerdict::Lost);
         let Condition::Lost { reason } = machine.condition() else { panic!() };
@@ -170,7 +170,7 @@ fn an_answer_after_the_limit_changes_nothing() {
         assert_eq!(machine.resumes(), 0);
     }
     let mut machine = in_doubt(99_000);
-    machine.begin(at(115_000)).unwrap();
+    machine.begin(at(115_000), true).unwrap();
     let answer = machine.answered(at(99_000) + D, Answer::Accepted(Some(terms(2))));
     assert!(matches!(answer, SessionVerdict::Standing { .. }), "at the limit it is in time");
 }
@@ -179,7 +179,7 @@ fn an_answer_after_the_limit_changes_nothing() {
 fn an_attempt_has_two_seconds_and_the_pauses_grow() {
     let mut machine = in_doubt(99_000);
     assert_eq!(machine.step(at(100_000)), MachineStep::Begin, "at once");
-    machine.begin(at(100_000)).unwrap();
+    machine.begin(at(100_000), true).unwrap();
     assert_eq!(machine.step(at(100_001)), MachineStep::GoOn(at(102_000)));
     assert_eq!(machine.step(at(102_000)), MachineStep::GiveUp);
     machine.has_gone_on(at(102_000));
@@ -190,13 +190,37 @@ fn an_attempt_has_two_seconds_and_the_pauses_grow() {
         assert_eq!(machine.step(at(now)), MachineStep::Pause(at(now + pause)));
         now += pause;
         assert_eq!(machine.step(at(now)), MachineStep::Begin);
-        machine.begin(at(now)).unwrap();
+        machine.begin(at(now), true).unwrap();
     }
     // Nothing is planned for later than the limit.
     machine.failed(at(115_000), 1.0);
     assert_eq!(machine.step(at(115_000)), MachineStep::Pause(at(115_500)));
     machine.step(at(116_000));
     assert!(is_lost(&machine));
+}
+
+#[test]
+fn while_places_are_left_an_attempt_has_a_second_and_the_next_one_comes_at_once() {
+    let mut machine = in_doubt(99_000);
+    let mut now = 100_000;
+    for pause in [50, 100] {
+        for _ in 0..2 {
+            machine.begin(at(now), false).unwrap();
+            assert_eq!(machine.step(at(now)), MachineStep::GoOn(at(now + 1000)));
+            now += 1000;
+            assert_eq!(machine.step(at(now)), MachineStep::GiveUp);
+            machine.failed(at(now), 1.0);
+            assert_eq!(machine.step(at(now)), MachineStep::Begin);
+        }
+        machine.begin(at(now), true).unwrap();
+        assert_eq!(machine.step(at(now)), MachineStep::GoOn(at(now + 2000)));
+        machine.failed(at(now), 1.0);
+        assert_eq!(machine.step(at(now)), MachineStep::Pause(at(now + pause)));
+        now += pause;
+    }
+    machine.begin(at(now), false).unwrap();
+    machine.has_gone_on(at(now + 1000));
+    assert_eq!(machine.step(at(now + 1000)), MachineStep::GoOn(at(now + 2000)));
 }
 
 #[test]
@@ -207,7 +231,7 @@ fn a_server_that_hangs_up_again_and_again_is_not_asked_all_the_time() {
         machine.ended(at(now), Some(at(now)), Belief::default(), false, String::new(), 1.0);
         assert_eq!(machine.step(at(now)), MachineStep::Pause(at(now + pause)));
         now += pause;
-        machine.begin(at(now)).unwrap();
+        machine.begin(at(now), true).unwrap();
         machine.answered(at(now), Answer::Accepted(Some(terms(1))));
         now += 10;
     }
@@ -215,7 +239,7 @@ fn a_server_that_hangs_up_again_and_again_is_not_asked_all_the_time() {
     for _ in 0..3 {
         machine.ended(at(now), Some(at(now)), belief(&[("a", Mode::Shared, 1)]), false, String::new(), 1.0);
         assert_eq!(machine.step(at(now)), MachineStep::Pause(at(now + 50)));
-        machine.begin(at(now + 50)).unwrap();
+        machine.begin(at(now + 50), true).unwrap();
         machine.answered(at(now + 51), Answer::Accepted(Some(terms(1))));
         now += 60;
     }
@@ -229,7 +253,7 @@ fn the_end_of_the_session_is_for_good() {
     for end in [
         |machine: &mut Machine| machine.lose("closed".to_owned()),
         |machine: &mut Machine| {
-            machine.begin(at(100_000)).unwrap();
+            machine.begin(at(100_000), true).unwrap();
             assert_eq!(
                 machine.answered(at(100_001), Answer::Ended("closed".to_owned())),
                 SessionVerdict::Lost
@@ -241,7 +265,7 @@ fn the_end_of_the_session_is_for_good() {
             for _ in 0..2 {
                 assert_eq!(machine.condition(), Condition::Lost { reason: "closed" });
                 assert_eq!(machine.step(at(100_002)), MachineStep::Lost);
-                assert_eq!(machine.begin(at(100_002)), None);
+                assert_eq!(machine.begin(at(100_002), true), None);
                 machine.failed(at(100_002), 0.5);
                 machine.lose("again".to_owned());
                 let late = Answer::Accepted(Some(terms(2)));
@@ -307,7 +331,7 @@ proptest! {
                 Event::Step => drop(machine.step(at(now))),
                 Event::Begin => {
                     if machine.step(at(now)) == MachineStep::Begin {
-                        match machine.begin(at(now)) {
+                        match machine.begin(at(now), true) {
                             Some(Opening::Resume { attempt, claims, .. }) => {
                                 prop_assert!(limit.is_some() && attempt > last_attempt);
                                 last_attempt = attempt;
