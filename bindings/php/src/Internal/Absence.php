@@ -67,9 +67,14 @@ final class Absence
         if (preg_match($failed, $error, $parts)) {
             return self::isErrno((int) $parts[1]);
         }
+        // One place that is absent is enough: the server may be active there later.
+        $group = '/^\S+ cannot be reached: no (?:server of the group is active|place of the group answers): /';
+        if (preg_match($group, $error)) {
+            return true;
+        }
         $texts = '/: (?:it has not answered in time|no answer to the TLS handshake in time|nothing was heard of the '
-            . 'server|the server closed the connection|the server reported an error|the server is stopping|'
-            . '(?:connection )?timed out$)/D';
+            . 'server|this server is a standby of the cluster|the server closed the connection|the server reported an '
+            . 'error|the server is stopping|(?:connection )?timed out$)/D';
         return self::isOfResolver($error) || preg_match($texts, $error) === 1;
     }
 }

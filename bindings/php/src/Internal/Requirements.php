@@ -19,20 +19,20 @@ final class Requirements
 {
     /** What every client calls. Functions that are not here are called only if they exist. */
     private const ALWAYS = [
-        'array_filter', 'array_keys', 'array_map', 'array_values', 'bin2hex', 'ceil', 'class_exists', 'explode',
-        'extension_loaded', 'file_get_contents', 'fopen', 'function_exists', 'get_debug_type', 'hash',
-        'hex2bin', 'hrtime', 'in_array', 'is_a', 'is_array', 'is_bool', 'is_callable', 'is_file', 'is_float',
+        'array_filter', 'array_keys', 'array_map', 'array_values', 'bin2hex', 'ceil', 'class_exists', 'count',
+        'explode', 'extension_loaded', 'file_get_contents', 'fopen', 'function_exists', 'get_debug_type', 'hash',
+        'hex2bin', 'hrtime', 'implode', 'in_array', 'is_a', 'is_array', 'is_bool', 'is_callable', 'is_file', 'is_float',
         'is_int', 'is_object', 'is_string', 'json_decode', 'max', 'method_exists', 'microtime', 'min', 'preg_match',
         'preg_split', 'random_bytes', 'random_int', 'register_shutdown_function', 'restore_error_handler',
-        'set_error_handler', 'spl_object_id', 'str_contains', 'str_ends_with', 'str_repeat', 'str_starts_with',
+        'set_error_handler', 'sort', 'spl_object_id', 'str_contains', 'str_ends_with', 'str_repeat', 'str_starts_with',
         'strcasecmp', 'strcmp', 'stream_wrapper_register', 'strrchr', 'strstr', 'substr', 'trigger_error',
         'trim', 'usleep',
     ];
 
     /** What the streams call in addition. */
     private const BY_STREAMS = [
-        'addcslashes', 'array_key_exists', 'count', 'defined', 'fclose', 'feof', 'fread', 'fwrite',
-        'implode', 'intdiv', 'is_finite', 'is_infinite', 'is_resource', 'json_encode',
+        'addcslashes', 'array_key_exists', 'defined', 'fclose', 'feof', 'fread', 'fwrite',
+        'intdiv', 'is_finite', 'is_infinite', 'is_resource', 'json_encode',
         'json_last_error_msg', 'pack', 'stream_select', 'stream_set_blocking', 'stream_socket_client',
         'stream_socket_get_name', 'strlen', 'strtok', 'unpack',
     ];

@@ -10,7 +10,8 @@ use Lockd\Internal\Quietly;
 
 /**
  * The address of a server: `tcp://HOST[:PORT]`, `tls://HOST[:PORT]` or `unix:/PATH`, or in the form
- * in which a server logs what it listens on. After a host may follow a `?` and, separated by `&`,
+ * in which a server logs what it listens on. A server may have several places, of which one is active:
+ * `tcp://HOST[:PORT],HOST[:PORT]`. After the last host may follow a `?` and, separated by `&`,
  * `auth-token-file=FILE`, `resume`, and for TLS `ca=FILE`, `cert=FILE` and `key=FILE`; after a path
  * `?resume`.
  */
@@ -21,6 +22,15 @@ final class Address
 
     /** What may follow the `?`. */
     private const OPTIONS = '#^(?:(?:(?:auth-token-file|ca|cert|key)=[^&]+|resume)(?:&(?!$)|$))+$#D';
+
+    /** A host and its port, as one place of a server. */
+    private const PLACE = '#^(\[[0-9A-Fa-f:.%\w]+\]|[^/\s:\[\]\0,]+)(?::([1-9]\d{0,4}))?$#D';
+
+    /** A part of a list that is a server, and not one more place of the one before it. */
+    private const SERVER = '#^\s*(?:/|(?:\w+\+)?unix:)|://#';
+
+    /** What a part of a list begins with that can have no further places. */
+    private const UNIX = '#^\s*(?:\w+\+)?unix:#';
 
     /** Asks for a session that resumes. */
     private const RESUME = 'resume';
@@ -47,7 +57,18 @@ final class Address
         public readonly bool $isTls = false,
         private readonly ?string $secretFile = null,
         public readonly bool $resumes = false,
+        private readonly array $places = [],
     ) {
+    }
+
+    /**
+     * The places of the server, in the order in which they are tried.
+     *
+     * @return non-empty-list<self>
+     */
+    public function places(): array
+    {
+        return $this->places === [] ? [$this] : $this->places;
     }
 
     /**
@@ -83,30 +104,98 @@ final class Address
             $path = substr($parts[1], 0, $cut);
             return new self($text, substr($text, 0, $cut), "unix://$path", false, resumes: $resumes);
         }
-        $address = explode('?', $text, 2);
-        $tcp = '#^(tcp|message|tls|message\+tls)://(\[[0-9A-Fa-f:.%\w]+\]|[^/\s:\[\]\0]+)(?::([1-9]\d{0,4}))?$#D';
-        if (preg_match($tcp, $address[0], $parts) && preg_match(self::OPTIONS, $address[1] ?? self::RESUME)) {
-            $port = (int) ($parts[3] ?? self::PORT);
-            if ($port >= 1 && $port <= 65535) {
-                $isTls = str_ends_with($parts[1], 'tls');
-                if (!$isTls && preg_match('#(?:^|&)(?:ca|cert|key)=#', $address[1] ?? '')) {
-                    // Otherwise the connection would not be encrypted, although the options ask for
-                    // TLS.
-                    throw new InvalidArgumentException("not the address of a server: \"$text\": "
-                        . 'ca=, cert= and key= are for tls://');
-                }
-                preg_match('#(?:^|&)auth-token-file=([^&]+)#', $address[1] ?? '', $file);
-                $resumes = in_array(self::RESUME, explode('&', $address[1] ?? ''), true);
-                $remote = "tcp://$parts[2]:$port";
-                return new self($text, $address[0], $remote, true, $isTls, $file[1] ?? null, $resumes);
-            }
+        $address = self::parseHosts($text);
+        if ($address !== null) {
+            return $address;
         }
         $meant = self::withScheme($text);
         $said = $meant === null ? self::meantBy($text) : "it has no scheme; did you mean $meant?";
         throw new InvalidArgumentException("not the address of a server: \"$text\": " . ($said
             ?? 'it must be tcp://HOST, tcp://HOST:PORT (a port from 1 to 65535, without leading zeros), tls://… or '
-            . 'unix:/PATH, with ?auth-token-file=FILE after the host if the server requires a secret, and ?resume for '
-            . 'a session that resumes'));
+            . 'unix:/PATH, with ,HOST:PORT for each further place of the same server, ?auth-token-file=FILE after the '
+            . 'last host if the server requires a secret, and ?resume for a session that resumes'));
+    }
+
+    /**
+     * An address with one or several hosts; null: it is none.
+     *
+     * @throws InvalidArgumentException
+     */
+    private static function parseHosts(string $text): ?self
+    {
+        $address = explode('?', $text, 2);
+        [$hosts, $options] = [$address[0], $address[1] ?? null];
+        $isValid = preg_match('#^(tcp|message|tls|message\+tls)://(.+)$#sD', $hosts, $parts)
+            && preg_match(self::OPTIONS, $options ?? self::RESUME);
+        if (!$isValid) {
+            return null;
+        }
+        [, $scheme, $hosts] = $parts;
+        $isTls = str_ends_with($scheme, 'tls');
+        $remotes = self::remotes($hosts);
+        if ($remotes === []) {
+            return null;
+        }
+        if (!$isTls && preg_match('#(?:^|&)(?:ca|cert|key)=#', $options ?? '')) {
+            // Otherwise the connection would not be encrypted, although the options ask for TLS.
+            throw new InvalidArgumentException("not the address of a server: \"$text\": "
+                . 'ca=, cert= and key= are for tls://');
+        }
+        $query = $options === null ? '' : "?$options";
+        preg_match('#(?:^|&)auth-token-file=([^&]+)#', $options ?? '', $file);
+        $file = $file[1] ?? null;
+        $resumes = in_array(self::RESUME, explode('&', $options ?? ''), true);
+        [$places, $names] = [[], []];
+        foreach ($remotes as [$name, $remote]) {
+            $at = "$scheme://$name";
+            $places[] = new self("$at$query", $at, $remote, true, $isTls, $file, $resumes);
+            $names[] = $name;
+        }
+        if (!isset($places[1])) {
+            return $places[0];
+        }
+        self::mustDiffer($places);
+        $url = "$scheme://" . implode(',', $names) . $query;
+        sort($names, SORT_STRING);
+        return new self($url, "$scheme://" . implode(',', $names), '', true, $isTls, $file, $resumes, $places);
+    }
+
+    /**
+     * The places in a list of hosts.
+     *
+     * @return list<array{string, string}> each as it is written, and in the form that PHP's streams
+     *     take; empty: one of them is no host
+     */
+    private static function remotes(string $hosts): array
+    {
+        $remotes = [];
+        foreach (explode(',', $hosts) as $name) {
+            $name = trim($name);
+            if (!preg_match(self::PLACE, $name, $parts)) {
+                return [];
+            }
+            $port = (int) ($parts[2] ?? self::PORT);
+            if ($port < 1 || $port > 65535) {
+                return [];
+            }
+            $remotes[] = [$name, "tcp://$parts[1]:$port"];
+        }
+        return $remotes;
+    }
+
+    /**
+     * @param list<self> $places
+     * @throws InvalidArgumentException two of them are the same
+     */
+    private static function mustDiffer(array $places): void
+    {
+        $remotes = [];
+        foreach ($places as $place) {
+            if (in_array($place->remote, $remotes, true)) {
+                throw new InvalidArgumentException("\"$place->text\" is in the list twice");
+            }
+            $remotes[] = $place->remote;
+        }
     }
 
     /**
@@ -122,11 +211,12 @@ final class Address
         }
         $texts = [];
         foreach (self::parseList($urls) as $address) {
-            $options = $address->isTcp ? explode('?', $address->url, 2)[1] ?? '' : '';
-            $options = array_filter(explode('&', $options), static fn (string $option): bool =>
+            // The path of a Unix socket may have a ? of its own.
+            $parts = $address->isTcp ? explode('?', $address->url, 2) : [$address->text];
+            $options = array_filter(explode('&', $parts[1] ?? ''), static fn (string $option): bool =>
                 $option !== self::RESUME && $option !== '');
             $options = implode('&', $resume ? [...$options, self::RESUME] : $options);
-            $texts[] = $address->text . ($options === '' ? '' : "?$options");
+            $texts[] = $parts[0] . ($options === '' ? '' : "?$options");
         }
         return implode(',', $texts);
     }
@@ -170,16 +260,36 @@ final class Address
      */
     public static function parseList(string $urls): array
     {
-        $addresses = [];
-        foreach (explode(',', $urls) as $url) {
+        [$addresses, $places] = [[], []];
+        foreach (self::split($urls) as $url) {
             $address = self::parse($url);
-            foreach ($addresses as $other) {
-                if ($other->remote === $address->remote) {
-                    throw new InvalidArgumentException("\"$address->text\" is in the list twice");
-                }
-            }
+            $places = [...$places, ...$address->places()];
+            self::mustDiffer($places);
             $addresses[$address->text] = $address;
         }
         return $addresses;
+    }
+
+    /**
+     * The servers in a list. A part without a scheme is one more place of the server before it.
+     *
+     * @return list<string>
+     * @throws InvalidArgumentException
+     */
+    private static function split(string $urls): array
+    {
+        [$servers, $last] = [[], null];
+        foreach (explode(',', $urls) as $part) {
+            if ($last === null || preg_match(self::SERVER, $part) || preg_match(self::UNIX, $last)) {
+                $servers[] = $last = $part;
+            } elseif (str_contains($last, '?')) {
+                throw new InvalidArgumentException("not the address of a server: \"$part\": it has no scheme, and one "
+                    . 'more place of a server comes before the ? and the options');
+            } else {
+                $last .= ",$part";
+                $servers[count($servers) - 1] = $last;
+            }
+        }
+        return $servers;
     }
 }

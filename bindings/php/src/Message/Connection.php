@@ -54,6 +54,8 @@ final class Connection implements Endable
     /** Whether {@see end()} leaves the connection to the processes that have inherited it. */
     private bool $isForChildren = false;
     private bool $isKeptOpen = false;
+    /** What the server has said as a standby of a cluster; null: nothing. */
+    private ?Result $standby = null;
     /** Why the connection is over; null: it is not. */
     private ?string $end = null;
     private float $heard;
@@ -62,9 +64,16 @@ final class Connection implements Endable
     /** For how long after that the server certainly keeps this client's locks, in seconds. */
     private float $proofLasts = INF;
 
-    /** @param resource $stream */
-    private function __construct($stream, public readonly Address $address, public readonly float $timeout)
-    {
+    /**
+     * @param resource $stream
+     * @param ?string $remote the server's address in numbers, or the path; null: the stream knows it
+     */
+    private function __construct(
+        $stream,
+        public readonly Address $address,
+        public readonly float $timeout,
+        private readonly ?string $remote = null,
+    ) {
         stream_set_blocking($stream, false);
         $this->stream = $stream;
         $this->frames = new Frames();
@@ -121,7 +130,7 @@ final class Connection implements Endable
      */
     public static function begin(Address $address, string $remote, float $timeout): self
     {
-        return new self((new Dialer())->begin($address, $remote), $address, $timeout);
+        return new self((new Dialer())->begin($address, $remote), $address, $timeout, $remote);
     }
 
     /**
@@ -141,11 +150,11 @@ final class Connection implements Endable
     /** The server's address in numbers, or the path, in the form that PHP's streams take. */
     public function remote(): string
     {
-        $needsResolver = $this->address->isTcp
-            && preg_match('#^tcp://(?:\[|\d+\.\d+\.\d+\.\d+:)#', $this->address->remote) !== 1;
-        return $needsResolver
-            ? 'tcp://' . stream_socket_get_name($this->stream(), true)
-            : $this->address->remote;
+        return match (true) {
+            $this->remote !== null => $this->remote,
+            preg_match(Dialer::NUMERIC, $this->address->remote) === 1 => $this->address->remote,
+            default => 'tcp://' . stream_socket_get_name($this->stream(), true),
+        };
     }
 
     /**
@@ -322,6 +331,13 @@ final class Connection implements Endable
     public function whyOver(): ?string
     {
         return $this->end;
+    }
+
+    /** What a list of places says of a standby; null: the server has not said that it is one. */
+    public function standby(): ?string
+    {
+        $active = $this->standby?->text('active');
+        return $this->standby === null ? null : 'standby' . ($active === null ? '' : " (active: $active)");
     }
 
     /** How long the server has sent nothing, in seconds. */
@@ -517,6 +533,12 @@ final class Connection implements Endable
             // It belongs to no request: the server refuses this client, or could not decode what it
             // was sent.
             throw $this->lose($message->text('error') ?? 'the server reports an error');
+        }
+        $result = $message->object('result');
+        if ($result->text('status') === 'refused' && $result->text('cause') === 'standby') {
+            // It holds no sessions, carries out nothing, and ends the connection.
+            $this->standby = $result;
+            throw $this->lose($result->text('reason') ?? 'this server is a standby');
         }
         if ($id !== null && array_key_exists($id, $this->asked)) {
             $this->asked[$id] = $message;

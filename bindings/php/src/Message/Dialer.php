@@ -22,6 +22,12 @@ final class Dialer
     /** Linux's number; PHP has a name for it only with ext-sockets. */
     private const ECONNREFUSED = 111;
 
+    /** What the messages begin with. */
+    public const FAILED = 'cannot connect to ';
+
+    /** What needs no resolver. */
+    public const NUMERIC = '#^(?:unix:|tcp://(?:\[|\d+\.\d+\.\d+\.\d+:))#';
+
     /**
      * @param ?Closure(string): list<string> $resolve returns the addresses of a host; null: the
      *     system's resolver
@@ -62,7 +68,7 @@ final class Dialer
             $error = $error ?: Quietly::$warning;
         }
         $isAbsence = Absence::isErrno((int) $no) || Absence::isOfResolver($error);
-        throw new ConnectException("cannot connect to $address->text: $error", isAbsence: $isAbsence);
+        throw new ConnectException(self::FAILED . "$address->text: $error", isAbsence: $isAbsence);
     }
 
     /**
@@ -81,7 +87,7 @@ final class Dialer
         });
         if ($stream === false) {
             $error = $error ?: Quietly::$warning;
-            throw new ConnectException("cannot connect to $address->text: $error", isAbsence: true);
+            throw new ConnectException(self::FAILED . "$address->text: $error", isAbsence: true);
         }
         return $stream;
     }
@@ -100,6 +106,17 @@ final class Dialer
             return $ready === 1 ? false : null;
         }
         return !self::isSelfConnected($stream);
+    }
+
+    /**
+     * The addresses of a host in numbers, or the path; none if the host is unknown.
+     *
+     * @return list<string> in the form that PHP's streams take
+     */
+    public function numeric(Address $address): array
+    {
+        return array_values(array_filter($this->remotes($address), static fn (string $remote): bool =>
+            preg_match(self::NUMERIC, $remote) === 1));
     }
 
     /** @return ?resource */

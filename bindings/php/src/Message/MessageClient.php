@@ -39,7 +39,8 @@ final class MessageClient
     }
 
     /**
-     * @param string $url `tcp://HOST:PORT` or `unix:/PATH`
+     * @param string $url `tcp://HOST:PORT` or `unix:/PATH`; a server of a cluster may have further
+     *     places, as in `tcp://HOST:PORT,HOST:PORT`, of which the active one is used
      * @param float $timeout for connecting, in seconds
      * @throws ConnectException
      * @throws InvalidArgumentException for an address that is not valid, or with `?resume`
@@ -51,9 +52,26 @@ final class MessageClient
         if ($address->resumes) {
             throw new InvalidArgumentException("\"$url\": ?resume is for the locks of a Client, not for commands");
         }
-        $connection = Connection::open($address, $timeout, $timeout);
+        $isOne = !isset($address->places()[1]);
+        $connection = Places::open($address, $timeout, $timeout, static fn (Connection $one, float $left): Connection =>
+            $isOne ? $one : self::active($one, $left));
         $connection->keepAlive(self::DEAD_PEER_TIMEOUT);
         return new self($connection);
+    }
+
+    /**
+     * The connection, if its server is no standby: that answers every request in the same way.
+     *
+     * @throws ConnectException
+     */
+    private static function active(Connection $connection, float $within): Connection
+    {
+        try {
+            $connection->await($connection->send('ping', []), $within);
+            return $connection;
+        } catch (ConnectionLostException $e) {
+            throw new ConnectException($e->getMessage(), 0, $e, isAbsence: $connection->speaksMessage());
+        }
     }
 
     /**

@@ -11,7 +11,8 @@ use Lockd\Message\Address;
 /**
  * The address of servers, and how to use them, as Symfony writes it: `lockd://HOST[:PORT]`,
  * `lockd+tls://HOST[:PORT]` (both with further hosts after commas) or `lockd+unix:///PATH`, and
- * options after a `?`. Knows the text only: it connects to nothing.
+ * options after a `?`. Several hosts are several servers, or with the option `cluster` the places of
+ * one. Knows the text only: it connects to nothing.
  *
  * Values may be percent-encoded. A plus stands for itself.
  *
@@ -22,8 +23,11 @@ final class Dsn
     /** Options that go into the address of each host. */
     private const FILES = ['auth-token-file', 'ca', 'cert', 'key'];
 
+    /** Options without a value. */
+    private const FLAGS = ['resume', 'cluster'];
+
     /** @var list<string> */
-    private const OPTIONS = ['owner', 'timeout', 'wait', 'resume', ...self::FILES];
+    private const OPTIONS = ['owner', 'timeout', 'wait', ...self::FLAGS, ...self::FILES];
 
     /** Ports that are meant for other protocols, by their number. */
     private const TEXT_PORTS = ['2626' => 'lockd', '9999' => 'glockd'];
@@ -60,7 +64,8 @@ final class Dsn
     {
         $parts = explode('?', $dsn, 2);
         $options = self::options($parts[1] ?? '', $dsn);
-        $url = self::url($parts[0], array_intersect_key($options, array_flip(self::FILES)), $dsn);
+        $files = array_intersect_key($options, array_flip(self::FILES));
+        $url = self::url($parts[0], $files, isset($options['cluster']), $dsn);
         return new self(
             isset($options['resume']) ? Address::withResume($url, true) : $url,
             $options['owner'] ?? null,
@@ -95,10 +100,11 @@ final class Dsn
                 throw new InvalidArgumentException("a DSN has no option \"$name\": the options are "
                     . implode(', ', self::OPTIONS) . ", and not as in \"$dsn\"");
             }
-            if ($name === 'resume' && $option !== 'resume') {
-                throw new InvalidArgumentException("the option \"resume\" has no value: \"$dsn\"");
+            $isFlag = in_array($name, self::FLAGS, true);
+            if ($isFlag && $option !== $name) {
+                throw new InvalidArgumentException("the option \"$name\" has no value: \"$dsn\"");
             }
-            if (($value === '' && $name !== 'resume') || isset($options[$name])) {
+            if (($value === '' && !$isFlag) || isset($options[$name])) {
                 throw new InvalidArgumentException("the option \"$name\" needs one value: \"$dsn\"");
             }
             $options[$name] = rawurldecode($value);
@@ -127,14 +133,18 @@ final class Dsn
 
     /**
      * @param array<string, string> $files
+     * @param bool $isCluster whether the hosts are the places of one server
      * @throws InvalidArgumentException
      */
-    private static function url(string $address, array $files, string $dsn): string
+    private static function url(string $address, array $files, bool $isCluster, string $dsn): string
     {
         if (preg_match('#^lockd\+unix://(/.+)$#D', $address, $parts)) {
             if ($files !== []) {
                 throw new InvalidArgumentException('the option "' . array_key_first($files) . '" is for lockd:// and '
                     . "lockd+tls://; for a Unix socket LOCKD_AUTH_TOKEN_FILE names the file with the secret: \"$dsn\"");
+            }
+            if ($isCluster) {
+                throw new InvalidArgumentException("the option \"cluster\" is for lockd:// and lockd+tls://: \"$dsn\"");
             }
             $path = rawurldecode($parts[1]);
             self::mustNotSplit($path, ',', $dsn);
@@ -152,13 +162,14 @@ final class Dsn
         if ($scheme === 'tcp' && array_intersect_key($files, ['ca' => 1, 'cert' => 1, 'key' => 1]) !== []) {
             throw new InvalidArgumentException("ca=, cert= and key= are for lockd+tls://, and not as in \"$dsn\"");
         }
-        $urls = [];
-        foreach (explode(',', $parts[2]) as $host) {
+        $hosts = explode(',', $parts[2]);
+        foreach ($hosts as $host) {
             self::mustBeHost($host, $dsn);
             self::mustNotBeTextPort($host, $dsn);
-            $urls[] = "$scheme://$host" . ($query === [] ? '' : '?' . implode('&', $query));
         }
-        return implode(',', $urls);
+        $servers = $isCluster ? [implode(',', $hosts)] : $hosts;
+        $query = $query === [] ? '' : '?' . implode('&', $query);
+        return implode(',', array_map(static fn (string $server): string => "$scheme://$server$query", $servers));
     }
 
     /** Lists of addresses have no way to write a path with one of these characters. */

@@ -22,15 +22,21 @@ final class Attempt
     /** How long an attempt may take, from connecting to the answer, in seconds. */
     private const LIMIT = 2.0;
 
+    /** The same if it is made next at another place of the server. */
+    private const LIMIT_OF_PLACE = 1.0;
+
+    private readonly float $seconds;
     private Deadline $limit;
     private ?int $id = null;
     private ?Result $answer = null;
     /** @var list<string> the names that the request has claimed */
     private array $claimed = [];
 
-    public function __construct(public readonly Connection $connection)
+    /** @param bool $isLast false: another place of the server will be tried at once */
+    public function __construct(public readonly Connection $connection, bool $isLast = true)
     {
-        $this->limit = Deadline::in(self::LIMIT);
+        $this->seconds = $isLast ? self::LIMIT : self::LIMIT_OF_PLACE;
+        $this->limit = Deadline::in($this->seconds);
     }
 
     /**
@@ -49,7 +55,7 @@ final class Attempt
             $this->id = $this->connection->post($command, $parameters);
             if ($this->limit->isOver()) {
                 // The caller has looked late: the server has its time all the same.
-                $this->limit = Deadline::in(self::LIMIT);
+                $this->limit = Deadline::in($this->seconds);
             }
         }
         if ($this->id !== null) {
@@ -59,7 +65,8 @@ final class Attempt
             } while ($this->answer === null && $this->connection->poll());
         }
         if ($this->answer === null && $this->limit->isOver()) {
-            throw $this->connection->lose('the server has not answered within ' . Deadline::text(self::LIMIT) . ' s');
+            $limit = Deadline::text($this->seconds);
+            throw $this->connection->lose("the server has not answered within $limit s");
         }
         return $this->answer !== null;
     }

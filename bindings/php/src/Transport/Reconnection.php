@@ -12,8 +12,9 @@ use Lockd\Internal\RetryPacer;
 use Lockd\Message\Connection;
 
 /**
- * Attempts to reach a server again, one after the other, with pauses between them, in steps that
- * never wait. Knows nothing of what is asked, and of how long it may take altogether.
+ * Attempts to reach a server again, one after the other, in steps that never wait. If the server has
+ * several places, they are tried in rounds. There is a pause after each round. Knows nothing of what
+ * is asked, and of how long it may take altogether.
  *
  * @internal
  */
@@ -23,6 +24,8 @@ final class Reconnection
     /** False if another protocol was spoken at the last attempt. */
     private bool $speaksMessage = true;
     private Deadline $pause;
+    /** The number of the place where the present attempt or the next one is made. */
+    private int $place = 0;
     /** @var list<Connection> of attempts that were given up and must stay open */
     private array $kept = [];
 
@@ -30,11 +33,13 @@ final class Reconnection
      * @param string $reason why there is no connection now
      * @param bool $isInDoubt whether the server must not take the end of an attempt for the client's
      *     word that its work has ended
+     * @param int $places how many there are
      */
     public function __construct(
         private readonly RetryPacer $pacer,
         private string $reason,
         private readonly bool $isInDoubt,
+        private readonly int $places = 1,
     ) {
         $this->pause = Deadline::in(0.0);
     }
@@ -42,7 +47,7 @@ final class Reconnection
     /**
      * Goes one step on.
      *
-     * @param Closure(): Connection $begin begins to connect
+     * @param Closure(int): Connection $begin begins to connect to the place of that number
      * @param Closure(): array{string, array<string, mixed>, list<string>} $request what is to be
      *     sent then
      * @return ?Attempt the attempt that was answered; null: there is no answer yet
@@ -53,11 +58,13 @@ final class Reconnection
             return null;
         }
         try {
-            $this->attempt ??= $this->begin($begin());
+            $this->attempt ??= $this->begin($begin($this->place));
             return $this->attempt->step($request) ? $this->attempt : null;
         } catch (ConnectionLostException | ConnectException $e) {
             $this->speaksMessage = $this->attempt?->connection->speaksMessage() ?? true;
-            $this->retry($this->attempt?->connection->whyOver() ?? $e->getMessage());
+            $why = $this->places === 1 ? $this->attempt?->connection->whyOver() : null;
+            // Of several places, the message says which one it was.
+            $this->retry($why ?? $e->getMessage());
             return null;
         }
     }
@@ -67,10 +74,10 @@ final class Reconnection
         if ($this->isInDoubt) {
             $connection->keepOpen();
         }
-        return new Attempt($connection);
+        return new Attempt($connection, isLast: $this->place === $this->places - 1);
     }
 
-    /** Gives the present attempt up; the next one comes after a pause. */
+    /** Gives the present attempt up; the next one comes at the next place, or after a pause. */
     public function retry(string $reason): void
     {
         $this->reason = $reason;
@@ -80,7 +87,8 @@ final class Reconnection
             $this->kept[] = $this->attempt->connection;
         }
         $this->attempt = null;
-        $this->pause = Deadline::in($this->pacer->pause(0.0));
+        $this->place = ($this->place + 1) % $this->places;
+        $this->pause = Deadline::in($this->place === 0 ? $this->pacer->pause(0.0) : 0.0);
     }
 
     /** Waits until the next step may lead further, for at most `$seconds`. */

@@ -7,12 +7,11 @@ namespace Lockd\Transport;
 use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\RefusedException;
-use Lockd\Internal\Deadline;
 use Lockd\Internal\Mode;
 use Lockd\Message\Address;
 use Lockd\Message\Connection;
+use Lockd\Message\Places;
 use Lockd\Message\Result;
-use Throwable;
 
 /**
  * A connection to a lockd after the hello, and what the server has said in it. Knows nothing of
@@ -43,16 +42,8 @@ final class ServerConnection
      */
     public static function open(Address $address, ?string $owner, float $within, float $timeout): self
     {
-        $deadline = Deadline::in($within);
-        $connection = Connection::open($address, $within, $timeout);
-        try {
-            return self::hello($connection, $owner, max(0.001, $deadline->remaining()));
-        } catch (Throwable $e) {
-            // Do not leave this to the destructor: the exception's trace may refer to the
-            // connection.
-            $connection->end();
-            throw $e;
-        }
+        return Places::open($address, $within, $timeout, static fn (Connection $connection, float $left): self =>
+            self::hello($connection, $owner, $left));
     }
 
     /**

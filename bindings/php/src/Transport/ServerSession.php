@@ -14,6 +14,7 @@ use Lockd\Internal\RetryPacer;
 use Lockd\Internal\Signals;
 use Lockd\Message\Address;
 use Lockd\Message\Connection;
+use Lockd\Message\Dialer;
 use Lockd\Message\Frames;
 use Lockd\Message\Result;
 use Lockd\SessionState;
@@ -46,8 +47,13 @@ final class ServerSession
     private ?ServerConnection $server;
     /** Null: the session cannot resume. */
     private ?Ticket $ticket;
-    /** The address of the server in numbers, so that no resolver is asked in doubt. */
-    private readonly string $remote;
+    /**
+     * The places of the server, with their addresses in numbers, so that no resolver is asked in
+     * doubt. The one where it was active last comes first. Empty: the session cannot resume.
+     *
+     * @var list<array{Address, string}>
+     */
+    private array $places = [];
     /** Null: there is a connection, or the session is lost. */
     private ?Reconnection $reconnection = null;
     /** For attempts of a session that holds nothing, which may go on for long. */
@@ -79,7 +85,31 @@ final class ServerSession
         $this->pacer = new RetryPacer();
         $this->server = $server;
         $this->ticket = $server->ticket;
-        $this->remote = $this->ticket === null ? '' : $server->connection->remote();
+        if ($this->ticket !== null) {
+            $this->places = self::otherPlaces($server->connection, $address);
+            $this->isActiveAt($server->connection);
+        }
+    }
+
+    /** @return list<array{Address, string}> */
+    private static function otherPlaces(Connection $connection, Address $address): array
+    {
+        $places = [];
+        foreach ($address->places() as $place) {
+            $remotes = $place === $connection->address ? [] : (new Dialer())->numeric($place);
+            foreach ($remotes as $remote) {
+                $places[] = [$place, $remote];
+            }
+        }
+        return $places;
+    }
+
+    /** Puts the place of this connection before the others. */
+    private function isActiveAt(Connection $connection): void
+    {
+        $active = [$connection->address, $connection->remote()];
+        $others = array_filter($this->places, static fn (array $place): bool => $place !== $active);
+        $this->places = [$active, ...array_values($others)];
     }
 
     /**
@@ -264,7 +294,7 @@ final class ServerSession
             }
         }
         $pacer = $isInDoubt ? RetryPacer::forDoubt() : $this->pacer;
-        $this->reconnection = new Reconnection($pacer, $reason, $isInDoubt);
+        $this->reconnection = new Reconnection($pacer, $reason, $isInDoubt, max(1, count($this->places)));
     }
 
     /** @throws ConnectionLostException */
@@ -279,7 +309,7 @@ final class ServerSession
     private function reconnect(): ?ServerConnection
     {
         $attempt = $this->reconnection?->step(
-            fn (): Connection => Connection::begin($this->address, $this->remote, $this->timeout),
+            fn (int $place): Connection => Connection::begin(...$this->places[$place], timeout: $this->timeout),
             fn (): array => $this->proof === null
                 ? ['hello', ServerConnection::greeting($this->address), []]
                 : ['resume', $this->resumption(), $this->holdings->names()],
@@ -365,6 +395,7 @@ final class ServerSession
             }
         }
         [$this->server, $this->ticket] = [$server, $server->ticket];
+        $this->isActiveAt($server->connection);
         [$this->reconnection, $this->proof, $this->kept] = [null, null, []];
     }
 

@@ -20,6 +20,7 @@ use Lockd\Internal\Signals;
 use Lockd\ListedLock;
 use Lockd\Message\Address;
 use Lockd\Message\Connection;
+use Lockd\Message\Places;
 use Lockd\Message\Rendezvous;
 use Lockd\Message\Result;
 use Lockd\SessionState;
@@ -69,22 +70,9 @@ final class StreamTransport implements Transport
             }
         }
         if ($servers === []) {
-            throw new ConnectException(self::together($missing), 0, $last, $isAbsence);
+            throw new ConnectException(Places::together($missing), 0, $last, $isAbsence);
         }
         return new self($servers, $missing);
-    }
-
-    /**
-     * The reasons in one text, which says only once what may be wrong with a silent server.
-     *
-     * @param array<string, string> $reasons
-     */
-    private static function together(array $reasons): string
-    {
-        $parts = explode(Connection::UNANSWERED, implode('; ', $reasons));
-        $first = $parts[0];
-        unset($parts[0]);
-        return $parts === [] ? $first : $first . Connection::UNANSWERED . implode('', $parts);
     }
 
     /**

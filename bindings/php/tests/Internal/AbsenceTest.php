@@ -34,6 +34,16 @@ final class AbsenceTest extends TestCase
                 'no session on tcp://a: reading from the server failed: Connection reset (os error 104)' => true,
                 'no session on tcp://a: the secret in /b cannot be read: No such file (os error 2)' => false,
                 'no session on tcp://a: the server is stopping' => true,
+                'tcp://a:1,b:2 cannot be reached: no server of the group is active: a:1: Connection refused '
+                    . '(os error 111); b:2: standby' => true,
+                'tcp://a,b:2 cannot be reached: no place of the group answers: a: its host name cannot be resolved: '
+                    . 'Name or service not known; b:2: it has not answered in time: it hangs' => true,
+                'tcp://a,b cannot be reached: no place of the group is known: a: its host name cannot be resolved: '
+                    . 'Name or service not known; b: its host name cannot be resolved: Name or service not known'
+                    => false,
+                'no session on tcp://b:2: this server is a standby of the cluster shop; the active server is a:1'
+                    => true,
+                'no session on b:2: the secret in /s is not this server\'s' => false,
                 'no session on tcp://a: it speaks TLS there: write tls:// instead of tcp://' => false,
                 'no session on unix:/it has not answered in time: what nobody knows' => false,
                 'what nobody knows' => false,
@@ -48,6 +58,10 @@ final class AbsenceTest extends TestCase
     {
         $refused = 'tcp://a cannot be reached: Connection refused (os error 111)';
         $mistake = 'no session on tcp://b: authToken is wrong';
+        $group = 'tcp://c:1,d:2 cannot be reached: no server of the group is active: c:1: Connection refused '
+            . '(os error 111); d:2: standby';
+        self::assertTrue(Absence::isInText("$refused; $group; $refused"));
+        self::assertFalse(Absence::isInText("$group; $mistake"));
         self::assertTrue(Absence::isInText("$refused; $refused"));
         self::assertFalse(Absence::isInText("$refused; $mistake"));
         self::assertFalse(Absence::isInText("$mistake; $refused"));

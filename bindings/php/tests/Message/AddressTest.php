@@ -88,6 +88,66 @@ final class AddressTest extends TestCase
     }
 
     /**
+     * @testWith ["tcp://b:20934,a:20934", "tcp://a:20934,b:20934", ["tcp://b:20934", "tcp://a:20934"]]
+     *           ["tcp://b , a:1", "tcp://a:1,b", ["tcp://b:20934", "tcp://a:1"]]
+     *           ["tls://[::1]:7,a,A?ca=/x", "tls://A,[::1]:7,a", ["tcp://[::1]:7", "tcp://a:20934", "tcp://A:20934"]]
+     *           ["message://b,10,9?resume", "message://10,9,b", ["tcp://b:20934", "tcp://10:20934", "tcp://9:20934"]]
+     *           ["tcp://a:9,a:10", "tcp://a:10,a:9", ["tcp://a:9", "tcp://a:10"]]
+     * @param list<string> $remotes
+     */
+    public function testAServerMayHaveSeveralPlaces(string $url, string $key, array $remotes): void
+    {
+        $list = Address::parseList($url);
+        self::assertSame([$key], array_keys($list));
+        $address = $list[$key];
+        $places = $address->places();
+        self::assertSame($remotes, array_map(static fn (Address $place): string => $place->remote, $places));
+        foreach ($places as $place) {
+            self::assertSame([$address->isTls, $address->resumes], [$place->isTls, $place->resumes]);
+            self::assertSame([$place], $place->places());
+        }
+        // The order of the places stays as it is written.
+        $expected = str_replace([' ', '?resume'], '', $url);
+        self::assertSame($expected, Address::withResume($url, false));
+        $resuming = Address::parse(Address::withResume($url, true));
+        self::assertTrue($resuming->resumes && $resuming->places()[1]->resumes);
+        self::assertSame($key, $resuming->text);
+    }
+
+    public function testAPartOfAListWithASchemeIsAnotherServer(): void
+    {
+        $list = 'tcp://a,b?resume , tcp://d,c:1,unix:/e?resume,tls://f,g?ca=/x&cert=/y';
+        $addresses = Address::parseList($list);
+        self::assertSame(['tcp://a,b', 'tcp://c:1,d', 'unix:/e', 'tls://f,g'], array_keys($addresses));
+        $urls = array_map(static fn (Address $address): string => $address->url, array_values($addresses));
+        $expected = ['tcp://a,b?resume', 'tcp://d,c:1', 'unix:/e?resume', 'tls://f,g?ca=/x&cert=/y'];
+        self::assertSame($expected, $urls);
+        $resuming = 'tcp://a,b?resume,tcp://d,c:1?resume,unix:/e?resume,tls://f,g?ca=/x&cert=/y&resume';
+        self::assertSame($resuming, Address::withResume($list, true));
+    }
+
+    /**
+     * @testWith ["tcp://a,", "\"tcp://a,\""]
+     *           ["tcp://a,,b", "\"tcp://a,,b\""]
+     *           ["tcp://a,b:0", "a port from 1 to 65535"]
+     *           ["tcp://a,b?ca=/x", "are for tls://"]
+     *           ["tcp://a?resume,b", "comes before the ?"]
+     *           ["tcp://a?auth-token-file=/x,y", "comes before the ?"]
+     *           ["unix:/a,b", "did you mean tcp://b?"]
+     *           ["tcp://a,/b", "did you mean unix:/b?"]
+     *           ["a,b:1", "did you mean tcp://a,b:1?"]
+     *           ["tcp://a,b,a:20934", "\"tcp://a:20934\" is in the list twice"]
+     *           ["tcp://a,b,tcp://c,b", "\"tcp://b\" is in the list twice"]
+     *           ["tcp://a,glockd://b", "speak `message`"]
+     */
+    public function testAWrongListIsRefused(string $list, string $says): void
+    {
+        $this->expectException(InvalidArgumentException::class);
+        $this->expectExceptionMessage($says);
+        Address::parseList($list);
+    }
+
+    /**
      * @testWith ["127.0.0.1:20934", "tcp://127.0.0.1:20934"]
      *           ["localhost", "tcp://localhost"]
      *           ["[::1]:7", "tcp://[::1]:7"]

@@ -43,6 +43,12 @@ final class ResumingServer
         return $this->child->hear();
     }
 
+    /** The address without the scheme and what follows: one place of a group. */
+    public function place(): string
+    {
+        return substr($this->url, strlen('tcp://'), -strlen('?resume'));
+    }
+
     public function goOn(): void
     {
         $this->child->goOn();

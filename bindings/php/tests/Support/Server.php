@@ -83,6 +83,12 @@ final class Server
         return str_replace('message:', 'tcp:', $this->addresses['message']);
     }
 
+    /** The same without the scheme: one place of a group. */
+    public function place(): string
+    {
+        return substr($this->tcp(), strlen('tcp://'));
+    }
+
     public function unix(): string
     {
         return 'unix:' . $this->socket();
@@ -190,6 +196,13 @@ final class Server
         $listen = array_diff_key($this->addresses, ['unix' => '']);
         $this->addresses = [];
         $this->start(array_values($listen), $this->lasting);
+    }
+
+    /** Starts a server with what the one that was stopped or killed remembers, in another place. */
+    public function startAt(string $place): void
+    {
+        $this->addresses = [];
+        $this->start(["message://$place", 'lockd://127.0.0.1:0', 'glockd://127.0.0.1:0'], $this->lasting);
     }
 
     private function signal(int $signal): void

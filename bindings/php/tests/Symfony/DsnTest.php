@@ -11,7 +11,9 @@ use Lockd\Symfony\LockdStore;
 use Lockd\Symfony\StoreFactory;
 use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\FakeServer;
+use Lockd\Tests\Support\Nothing;
 use Lockd\Tests\Support\Server;
+use Lockd\Tests\Support\Standby;
 use PHPUnit\Framework\TestCase;
 use Symfony\Component\Lock\Exception\InvalidArgumentException;
 use Symfony\Component\Lock\Exception\LockStorageException;
@@ -47,6 +49,10 @@ final class DsnTest extends TestCase
                 'tcp://a?auth-token-file=/etc/my secret,tcp://b?auth-token-file=/etc/my secret'],
             ['lockd+tls://a,b:1?ca=/c+a.pem', 'tls://a?ca=/c+a.pem,tls://b:1?ca=/c+a.pem'],
             ['lockd+tls://a?key=k&cert=c&ca=a', 'tls://a?key=k&cert=c&ca=a'],
+            ['lockd://a:1,b,[::1]:2?cluster&wait=1', 'tcp://a:1,b,[::1]:2'],
+            ['lockd://b,a?resume&cluster', 'tcp://b,a?resume'],
+            ['lockd+tls://a,b:1?ca=/c+a.pem&cluster', 'tls://a,b:1?ca=/c+a.pem'],
+            ['lockd://a?cluster', 'tcp://a'],
             ['lockd+unix:///run/lockd/my%20lockd.sock?owner=a', 'unix:/run/lockd/my lockd.sock'],
         ];
     }
@@ -114,6 +120,22 @@ final class DsnTest extends TestCase
         self::assertSame(['the shop + 1'], $found);
     }
 
+    public function testTheHostsOfAClusterAreOneServer(): void
+    {
+        [$standby, $nothing] = [Standby::start(), new Nothing()];
+        $dsn = "lockd://$standby->place,$nothing->place,{$this->server->place()}?cluster";
+        $store = new LockdStore($dsn);
+        $keys = [];
+        for ($number = 0; $number < 4; $number++) {
+            $keys[] = new Key("resource/$number");
+            $store->save($keys[$number]);
+        }
+        self::assertCount(4, [...Client::connect($this->server->tcp())->list('resource/')]);
+        $slot = new SemaphoreKey('slots', 2);
+        (new LockdSemaphoreStore($dsn))->save($slot, 300.0);
+        self::assertSame(1, Client::connect($this->server->tcp())->inspect('slots')->holders);
+    }
+
     public function testADsnConnectsWhenItIsNeeded(): void
     {
         $store = new LockdStore('lockd+unix:///nowhere/lockd.sock');
@@ -168,6 +190,10 @@ final class DsnTest extends TestCase
             ['lockd+tls://localhost?ca=/a%26b.pem'],
             ['lockd+tls://localhost?ca=/a,b.pem'],
             ['lockd+unix:///a,b.sock'],
+            ['lockd+unix:///lockd.sock?cluster'],
+            ['lockd://a,b?cluster=1'],
+            ['lockd://a,b?cluster&cluster'],
+            ['lockd://a,b,a:20934?cluster'],
             ['lockd+unix:///lockd.sock?auth-token-file=/secret'],
             ['lockds://localhost'],
             ['message+tls://localhost'],
@@ -186,7 +212,7 @@ final class DsnTest extends TestCase
     /** @return list<array{string, string}> */
     public static function explained(): array
     {
-        $known = 'the options are owner, timeout, wait, resume, auth-token-file, ca, cert, key';
+        $known = 'the options are owner, timeout, wait, resume, cluster, auth-token-file, ca, cert, key';
         return [
             ['lockd://localhost?ttl=5', "no option \"ttl\": $known"],
             ['lockd://localhost?auth_token_file=/secret', "no option \"auth_token_file\": $known"],
