@@ -9,8 +9,8 @@
 //! - `upgrade`: the server becomes the next version of the program. `control`: orders for it.
 //!   `cluster_member`: the server as one of several.
 //!   `signal_gate`: the signals that direct it.
-//! - `http`: the server's pages. `logging`, `systemd`, `pidfile`, `privileges`: what a daemon
-//!   needs.
+//! - `http`: the server's pages. `logging`, `systemd`, `pidfile`, `privileges`, `grace_log`: what
+//!   a daemon needs.
 //! - `chain`: who holds a lock, what that one waits for, and so on. `owner_name`: how a `lockd run`
 //!   is called.
 //! - `messages`, `text`, `text_table`: output for people. `processes`: the processes of the system.
@@ -28,6 +28,7 @@ mod command_place;
 mod configuration;
 mod control;
 mod generate;
+mod grace_log;
 mod http;
 mod logging;
 mod messages;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use lockd::broker::{Broker, Stats};
 use lockd::server::cluster::Member;
-use lockd::server::keeper::{GraceCause, Keeper};
+use lockd::server::keeper::Keeper;
 use lockd::server::snapshot::RestoredServer;
 use lockd::server::state_dir;
 use lockd::server::{Bound, ControlSocket, Inherited, Server, Service, Upgrades, allow_parking};
@@ -22,6 +22,7 @@ use nix::sys::signal::Signal;
 use super::cluster_member;
 use super::configuration;
 use super::control::{self, Asker, Order, Reply};
+use super::grace_log::log_grace;
 use super::http::{self, Http, Rules, Shown};
 use super::logging::{self, LogStyle};
 use super::messages::{EXIT_USAGE, exit_with_message};
@@ -71,27 +72,6 @@ fn start(options: &ServeOptions) -> ExitCode {
         }
         process.run(options, active, served, 0)
     })
-}
-
-pub(super) fn log_grace(cause: GraceCause, grace: Duration) {
-    let seconds = grace.as_secs_f64().ceil();
-    match cause {
-        GraceCause::Unclean => {
-            log::warn!("the last run did not stop cleanly: nothing is granted for {seconds} s");
-        }
-        GraceCause::Held(sessions) => {
-            log::info!(
-                "the last run has stopped while sessions that can resume held locks: nothing is granted until \
-                 they are back ({sessions}), for {seconds} s at most"
-            );
-        }
-        GraceCause::NewStore => {
-            log::warn!(
-                "there is no record of an earlier run, and one may be lost: nothing is granted for {seconds} s \
-                 (with --first-start, locks are granted at once)"
-            );
-        }
-    }
 }
 
 /// Goes on with the server of an earlier version, which this program has replaced in its process.

@@ -77,7 +77,9 @@ impl ProcessLimit {
     }
 }
 
-#[cfg(all(test, feature = "cluster", not(any(explore = "loom", explore = "shuttle"))))]
+#[cfg(test)]
+#[cfg(feature = "cluster")]
+#[cfg(not(any(explore = "loom", explore = "shuttle")))]
 mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Child, Command};
@@ -122,7 +124,7 @@ mod tests {
             return assert_eq!(killed_by(&mut child), Some(9));
         }
         assert!(is_within());
-        drop(ProcessLimit::begin(BootTime::now() + Duration::from_millis(200)).unwrap());
+        let _ = ProcessLimit::begin(BootTime::now() + Duration::from_millis(200)).unwrap();
         assert!(is_within());
         loop {
             std::thread::sleep(Duration::from_secs(60));

@@ -179,7 +179,7 @@ struct RunningMember {
 }
 
 /// What a standby does next.
-enum Step {
+enum StandbyStep {
     GoOn,
     TakeOver { revision: i64, settings: i64, epoch: u64 },
 }
@@ -199,8 +199,8 @@ impl RunningMember {
     fn wait_as_standby(&mut self) -> Option<MemberEvent> {
         loop {
             match self.look() {
-                Ok(Step::GoOn) => self.note_etcd(None),
-                Ok(Step::TakeOver { revision, settings, epoch }) => {
+                Ok(StandbyStep::GoOn) => self.note_etcd(None),
+                Ok(StandbyStep::TakeOver { revision, settings, epoch }) => {
                     self.note_etcd(None);
                     match self.take_over(revision, settings, epoch) {
                         Ok(None) => self.settings = None,
@@ -224,7 +224,7 @@ impl RunningMember {
     }
 
     /// Looks once at the leader's key.
-    fn look(&mut self) -> Result<Step, StandbyError> {
+    fn look(&mut self) -> Result<StandbyStep, StandbyError> {
         let limit = self.task.times.request_limit();
         let settings = self.check_settings(limit)?;
         let found = self.task.consensus.read_key(&self.keys.leader, limit)?;
@@ -241,9 +241,9 @@ impl RunningMember {
         }
         if is_vacated || age >= self.task.times.take_over_after() {
             let epoch = key.map_or(0, |key| key.epoch);
-            return Ok(Step::TakeOver { revision, settings, epoch });
+            return Ok(StandbyStep::TakeOver { revision, settings, epoch });
         }
-        Ok(Step::GoOn)
+        Ok(StandbyStep::GoOn)
     }
 
     fn note_leader(&self, key: &LeaderKey) {

@@ -23,7 +23,8 @@ mod leadership;
 mod member;
 mod observation;
 mod status;
-#[cfg(all(test, not(any(explore = "loom", explore = "shuttle"))))]
+#[cfg(test)]
+#[cfg(not(any(explore = "loom", explore = "shuttle")))]
 mod tests;
 mod times;
 

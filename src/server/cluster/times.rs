@@ -40,9 +40,9 @@ impl ClusterTimes {
     pub fn new(dead_peer_timeout: Duration, leader_timeout: Duration) -> Result<Self, String> {
         let keepalive = Keepalive::client(dead_peer_timeout);
         let (t, l) = (keepalive.dead_peer_timeout.as_secs_f64(), leader_timeout.as_secs_f64());
-        // What a client counts with is in whole seconds, see `Keepalive`; the ideal is 7/25 of T.
-        let b = t * 7.0 / 25.0;
-        let doubt = 2.0 * b + 2.5;
+        // Our clients count with B in whole seconds, see `Keepalive`; others may count more exactly.
+        let (b, exact) = (keepalive.user_timeout.as_secs_f64(), t * 7.0 / 25.0);
+        let doubt = 2.0 * exact + 2.5;
         let refused = |what: &str, left: f64, right: f64| {
             Err(format!(
                 "a leader timeout of {l} s does not fit a dead-peer timeout of {t} s: {what}, so \
@@ -100,10 +100,12 @@ mod tests {
 
     #[test]
     fn times_that_do_not_fit_together_are_refused_with_the_inequality() {
-        for (t, longest) in [(12, 2), (15, 3), (25, 8), (60, 23)] {
+        for (t, longest) in [(12, 2), (15, 4), (25, 8)] {
             of(t, longest).unwrap();
             assert!(of(t, longest + 1).unwrap_err().contains("D + 0.91"), "{t}");
         }
+        of(60, 24).unwrap();
+        assert!(of(60, 25).unwrap_err().contains("1.01·L + 1"));
         // A shorter one is raised to the minimum, as everywhere.
         assert_eq!(of(5, 2), of(12, 2));
         of(32_767, 60).unwrap();
