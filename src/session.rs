@@ -169,8 +169,12 @@ impl Session {
     /// Connecting takes up to `timeout` in all; only resolving names may take longer. `owner` is
     /// the session's name in listings and deadlock reports.
     ///
+    /// A server that may be at several places (`tcp://a,b,c`) is looked for at each in turn; see
+    /// [`ServerUrl`](crate::client::ServerUrl).
+    ///
     /// Several servers share the names. Each name belongs to one of them, and every client that is
-    /// given the same addresses, written alike and in any order, finds the same one. The servers
+    /// given the same addresses, written alike and in any order, finds the same one (the places of a
+    /// server may be in any order, too). The servers
     /// are tried one after another, each for an equal share of the time left. One that answers is
     /// enough.
     ///

@@ -6,8 +6,9 @@ use lockd::client::ServerUrl;
 /// `--server`, or `LOCKD_SERVER`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ServerOption {
-    /// The server: tcp://HOST[:PORT], tls://HOST[:PORT] or unix:/PATH; several servers are
-    /// separated by commas
+    /// The server: tcp://HOST[:PORT], tls://HOST[:PORT] or unix:/PATH. The places of one server
+    /// that may be at several: tcp://HOST[:PORT],HOST[:PORT]. Several servers: their addresses,
+    /// separated by commas, each with its scheme
     #[arg(
         long = "server",
         value_name = "URL",

@@ -7,6 +7,7 @@ mod codes;
 mod crashes;
 mod crontab;
 mod documented;
+mod groups;
 mod kicking;
 mod leaving;
 mod limited;
@@ -22,6 +23,8 @@ mod returning;
 mod riding;
 mod shell;
 mod signals;
+#[path = "../client/standby.rs"]
+mod standby;
 mod stats;
 mod stopping;
 #[path = "../blackbox/support/mod.rs"]

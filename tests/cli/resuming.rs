@@ -20,7 +20,7 @@ pub(crate) fn hold(place: &Place, arguments: &[&str]) -> (Running, u64) {
     hold_at(place, &place.listen, arguments)
 }
 
-fn hold_at(place: &Place, url: &str, arguments: &[&str]) -> (Running, u64) {
+pub(crate) fn hold_at(place: &Place, url: &str, arguments: &[&str]) -> (Running, u64) {
     let script = format!("echo $LOCKD_TOKEN > token; {}; exit 5", until("stop"));
     let running = place.run_at(url, "0", "errors", arguments, &script);
     (running, place.site.line("token").parse().unwrap())

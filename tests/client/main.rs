@@ -7,10 +7,12 @@ mod calls;
 mod crossing;
 #[path = "../blackbox/support/environment.rs"]
 mod environment;
+mod groups;
 mod losing;
 mod patient;
 mod resuming;
 mod serving;
 mod several;
+mod standby;
 mod stopped;
 mod support;

@@ -24,7 +24,7 @@ fn address() -> String {
     format!("message://{}", TcpListener::bind("127.0.7.2:0").unwrap().local_addr().unwrap())
 }
 
-fn serve_at(address: &str) -> Server {
+pub(crate) fn serve_at(address: &str) -> Server {
     let config = Config { listen: vec![address.parse().unwrap()], ..Config::default() };
     Server::start(&Broker::new(Limits::default()), config, Service::locks()).unwrap()
 }

@@ -22,9 +22,9 @@ use crate::environment::without_options;
 use crate::support::{NOW, SOON, is_readable};
 
 /// Runs of a server, one after another, at the same address and with the same state directory.
-struct Runs {
+pub(crate) struct Runs {
     directory: TempDir,
-    listen: String,
+    pub(crate) listen: String,
     url: String,
     child: Child,
 }
@@ -43,7 +43,7 @@ impl Runs {
         first
     }
 
-    fn start(directory: TempDir, listen: &str) -> Self {
+    pub(crate) fn start(directory: TempDir, listen: &str) -> Self {
         let (child, url) = run(directory.path(), listen);
         Self { directory, listen: listen.to_owned(), url, child }
     }
@@ -54,12 +54,12 @@ impl Runs {
         session
     }
 
-    fn end(&mut self, signal: Signal) {
+    pub(crate) fn end(&mut self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
         self.child.wait().unwrap();
     }
 
-    fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self) {
         (self.child, self.url) = run(self.directory.path(), &self.listen);
     }
 }
@@ -86,7 +86,7 @@ fn run(directory: &Path, listen: &str) -> (Child, String) {
 }
 
 /// Calls `state` until it is as wanted.
-fn until(session: &Session, wanted: impl Fn(&SessionState) -> bool) -> SessionState {
+pub(crate) fn until(session: &Session, wanted: impl Fn(&SessionState) -> bool) -> SessionState {
     let deadline = Instant::now() + SOON;
     loop {
         let state = session.state();
@@ -98,7 +98,7 @@ fn until(session: &Session, wanted: impl Fn(&SessionState) -> bool) -> SessionSt
     }
 }
 
-fn in_doubt(state: &SessionState) -> bool {
+pub(crate) fn in_doubt(state: &SessionState) -> bool {
     matches!(state, SessionState::InDoubt { .. })
 }
 

@@ -11,13 +11,14 @@ impl StatsReply {
     /// Reads the result of `stats`.
     ///
     /// # Errors
-    /// If it is not an object, or its status is not ok.
+    /// If it is not an object, or its status is not ok: then the server's reason, if it has one.
     pub(super) fn read(result: &str) -> Result<Self, String> {
         let senseless = |why: String| format!("the server's answer makes no sense: {why}");
         let mut all: Map<String, Value> =
             serde_json::from_str(result).map_err(|error| senseless(error.to_string()))?;
         if all.remove("status") != Some("ok".into()) {
-            return Err(senseless("its status is not ok".to_owned()));
+            let reason = all.get("reason").and_then(Value::as_str).map(str::to_owned);
+            return Err(reason.unwrap_or_else(|| senseless("its status is not ok".to_owned())));
         }
         Ok(Self(all))
     }
