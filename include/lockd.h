@@ -429,9 +429,14 @@ struct lock_session *lock_open(struct lock_broker *broker, const char *owner);
  * server gives the locks to another session. Nothing reconnects by itself, unless this is asked
  * for: see below.
  *
- * Several servers, separated by commas, share the names. Each name belongs to one of them, the
- * same one for every client that is given the same addresses (without a ? and what follows it), in
- * any order. Connecting succeeds if at least one server answers. A server that does not answer, or
+ * One server may be at several places, tcp://HOST:PORT,HOST:PORT: the members of a cluster, of which
+ * one is active. The library looks for that one, in the order given; a place that says nothing has
+ * two seconds at most while others are left. If none is active, the server is away, and
+ * lock_last_error says why for each place. What follows a ? stands after the last place.
+ *
+ * Several servers, separated by commas and each with its scheme, share the names. Each name belongs
+ * to one of them, the same one for every client that is given the same addresses (without a ? and
+ * what follows it, and with the places of a server in any order), in any order. Connecting succeeds if at least one server answers. A server that does not answer, or
  * that is lost later, takes its names with it: every call with such a name returns LOCK_LOST, as
  * do lock_list and a lock_release_all that includes such a name, and no other server is asked for
  * the name. Other names are not affected, until lock_check returns LOCK_LOST: that is when the
@@ -482,21 +487,24 @@ struct lock_session *lock_open(struct lock_broker *broker, const char *owner);
  * @param url         tcp://HOST:PORT, tls://HOST:PORT or unix:/PATH; or an address as
  *                    lock_server_address returns it and a server logs it: message://HOST:PORT,
  *                    message+tls://HOST:PORT or message+unix:/PATH; or several, separated by
- *                    commas. Without :PORT the port is 20934.
+ *                    commas. Without :PORT the port is 20934. A part without a scheme is another
+ *                    place of the server before it.
  * @param owner       As for lock_open.
  * @param timeout_ms  How long connecting may take in all, in milliseconds; negative: without
  *                    limit. Each of several servers gets an equal share of the time left. The
  *                    resolver's time does not count.
  *
  * @return  The session, to be freed with lock_close; or NULL. Then lock_last_error says why, for
- *          each of several servers: the address is malformed; the server cannot be reached, or
- *          does not answer in time; it is not lockd, or does not show a trusted certificate; one
+ *          each of several servers: the address is malformed; the server cannot be reached,
+ *          does not answer in time, or is a standby; it is not lockd, or does not show a trusted certificate; one
  *          side speaks TLS and the other does not; or it refuses this client. Only the text tells
  *          these cases apart; there is no status for them.
  *
  * Any thread; blocks.
  */
-struct lock_session *lock_connect(const char *url, const char *owner, int64_t timeout_ms);
+struct lock_session *lock_connect(const char *url,
+                                  const char *owner,
+                                  int64_t timeout_ms);
 
 /**
  * Ends a session in an orderly way and frees it: its locks are freed as if they had been released,
