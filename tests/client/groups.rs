@@ -1,6 +1,7 @@
 //! A server that may be at several places: of them one has a real server, and at the others nothing
 //! listens, or a standby answers.
 
+use std::net::TcpListener;
 use std::ops::ControlFlow;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -24,9 +25,12 @@ fn place(url: &str) -> &str {
 fn names_are_spread_over_groups_wherever_each_of_them_is_active() {
     let ((_one, first), (_other, second)) = (serve(), serve());
     let (standby, vacant) = (standby(), vacant());
+    // The kernel accepts the connections; nothing ever answers on them.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = listener.local_addr().unwrap();
     let (first_place, second_place) = (place(&first), place(&second));
-    let forth = format!("tcp://{vacant},{first_place},tcp://{standby},{second_place}");
-    let back = format!("tcp://{second_place},{standby},tcp://{first_place},{vacant}");
+    let forth = format!("tcp://{vacant},{silent},{first_place},tcp://{standby},{second_place}");
+    let back = format!("tcp://{second_place},{standby},tcp://{first_place},{vacant},{silent}");
     let (holder, other) = [&forth, &back].map(|list| Session::connect(list, None, SOON).unwrap()).into();
     let names: Vec<String> = (0..40).map(|number| format!("name {number}")).collect();
     for name in &names {

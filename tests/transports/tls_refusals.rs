@@ -86,6 +86,19 @@ fn nothing_is_sent_to_a_wrong_server() {
 }
 
 #[test]
+fn each_place_of_a_group_must_show_a_certificate_for_its_own_host() {
+    let authority = Authority::new();
+    let server = serve(&authority, &[]);
+    let (port, ca) = (crate::clients::address(&server, "message+tls").port(), authority.ca());
+    // Nothing listens at the first place.
+    let found = session(&format!("tls://127.0.7.6:{port},{HOST}:{port}?ca={}", ca.display()));
+    assert!(found.is_alive());
+    let why = refusal(&format!("tls://127.0.0.1:{port},{HOST}:{port}?ca={}", ca.display()));
+    assert!(why.starts_with(&format!("no session on 127.0.0.1:{port}: ")), "{why}");
+    assert!(why.contains("certificate"), "{why}");
+}
+
+#[test]
 fn an_expired_certificate_of_the_server_is_refused_by_clients() {
     let authority = Authority::new();
     let server =
