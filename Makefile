@@ -160,9 +160,10 @@ check-php:
 
 # Compilers, valgrind and pkg-config for programs in C; PHP, its test tools and the frameworks that
 # the PHP package works with; Chromium for the server's page; nc; ip for networks that fail; patch for
-# planted faults; and Python for the clients of the conformance kit.
+# planted faults; Python for the clients of the conformance kit; and etcd for clusters.
 test-setup:
-	@for tool in cc c++ make pkg-config valgrind php phpunit phpcs composer git cgi-fcgi chromium nc ip openssl patch python3; do \
+	@for tool in cc c++ make pkg-config valgrind php phpunit phpcs composer git cgi-fcgi chromium nc ip openssl patch python3 \
+		etcd etcdctl; do \
 		command -v $$tool >/dev/null || exec $(MAKE) --no-print-directory test-tools; done; \
 	ls /usr/sbin/php-fpm* /usr/share/php/Symfony/Component/Lock/Lock.php \
 		/usr/share/php/Symfony/Component/Semaphore/Semaphore.php \
@@ -186,7 +187,8 @@ test-tools:
 		php-symfony-yaml php-sqlite3 openssl patch python3 \
 		php-illuminate-cache php-illuminate-config php-illuminate-console php-illuminate-contracts \
 		php-illuminate-events php-illuminate-filesystem php-illuminate-queue \
-		php-dragonmantank-cron-expression php-vlucas-phpdotenv chromium fonts-dejavu-core
+		php-dragonmantank-cron-expression php-vlucas-phpdotenv chromium fonts-dejavu-core \
+		etcd-server etcd-client
 
 # Measures the figures of docs/performance.md again. The machine should be idle otherwise. Redis,
 # memcached and PostgreSQL are also measured if they are installed.

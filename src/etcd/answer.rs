@@ -71,6 +71,9 @@ fn refusal(message: &str, code: u64) -> FailedRequest {
             FailedRequest::refused(format!("the user may not do that: {text}")).permanently()
         }
         UNAUTHENTICATED | INVALID_ARGUMENT => FailedRequest::refused(text).permanently(),
+        RESOURCE_EXHAUSTED if has("larger than max") => {
+            FailedRequest::refused(format!("the request is too large: {text}")).permanently()
+        }
         RESOURCE_EXHAUSTED => FailedRequest::refused(text),
         UNIMPLEMENTED => not_etcd(),
         // It refuses before it proposes the request to the others. When it loses its leader later,
@@ -122,6 +125,7 @@ mod tests {
             (400, "etcdserver: request is too large", 3, (false, true, false)),
             (429, "etcdserver: too many requests", 8, (false, false, false)),
             (429, "etcdserver: mvcc: database space exceeded", 8, (false, false, false)),
+            (429, "grpc: received message larger than max (3145746 vs. 2097152)", 8, (false, true, false)),
             (503, "etcdserver: no leader", 14, (false, false, false)),
             (503, "etcdserver: leader changed", 14, (true, false, false)),
             (503, "etcdserver: request timed out", 14, (true, false, false)),

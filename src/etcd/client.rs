@@ -14,7 +14,8 @@ use serde_json::Value;
 use super::answer::{EtcdAnswer, NO_USERS, not_etcd};
 use super::error::{EtcdError, FailedRequest};
 use super::gateway;
-use super::http::{Deadlines, HttpEndPoint, HttpRequest};
+use super::http::{Deadlines, HttpEndPoint, HttpPost};
+use super::keys::{KeyCondition, KeyValue, Transacted, Write};
 use super::url::{EtcdUrl, EtcdUser};
 use crate::os::sync::{Arc, AtomicUsize, Mutex, Ordering};
 use crate::os::tls::ClientTls;
@@ -44,59 +45,8 @@ impl fmt::Debug for Etcd {
     }
 }
 
-/// A key that exists.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyValue {
-    /// Its name.
-    pub key: String,
-    /// Its value.
-    pub value: Vec<u8>,
-    /// The revision of the store at which it was last written.
-    pub revision: i64,
-}
-
-/// What must hold for a transaction to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyCondition<'a> {
-    /// The key.
-    pub key: &'a str,
-    /// The revision at which it must have been written last. 0: it must not exist.
-    pub revision: i64,
-}
-
-/// What a transaction writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Write<'a> {
-    /// Gives a key a value.
-    Put {
-        /// The key.
-        key: &'a str,
-        /// The value.
-        value: &'a [u8],
-    },
-    /// Deletes a key, if it exists.
-    Delete {
-        /// The key.
-        key: &'a str,
-    },
-    /// Deletes all keys that begin with the prefix.
-    DeletePrefix {
-        /// The prefix.
-        prefix: &'a str,
-    },
-}
-
-/// What has become of a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transacted {
-    /// Whether all conditions held, and so everything was written. Otherwise nothing was.
-    pub succeeded: bool,
-    /// The store's revision after it: that of all keys that it wrote.
-    pub revision: i64,
-}
-
 /// One call: what is asked, and until when.
-struct Call<'a> {
+struct EtcdCall<'a> {
     path: &'static str,
     body: &'a [u8],
     writes: bool,
@@ -141,7 +91,7 @@ impl Etcd {
             let rest = deadline.saturating_duration_since(Instant::now());
             let until = Instant::now() + rest / u32::try_from(left).unwrap_or(u32::MAX);
             let deadlines = Deadlines { connected: until, answered: until };
-            let request = HttpRequest { path: gateway::STATUS, body: b"{}", token: None };
+            let request = HttpPost { path: gateway::STATUS, body: b"{}", token: None };
             let asked = end_point.post(request, deadlines).and_then(|answer| self.check_cluster(answer));
             if let Err(failed) = asked {
                 let is_final = failed.is_permanent && failed.was_sent;
@@ -187,7 +137,7 @@ impl Etcd {
         limit: Duration,
     ) -> Result<Transacted, EtcdError> {
         let body = gateway::transaction(conditions, writes).to_string();
-        let call = Call {
+        let call = EtcdCall {
             path: gateway::TRANSACTION,
             body: body.as_bytes(),
             writes: true,
@@ -201,7 +151,7 @@ impl Etcd {
 
     fn read(&self, request: &Value, limit: Duration) -> Result<Vec<KeyValue>, EtcdError> {
         let body = request.to_string();
-        let call = Call {
+        let call = EtcdCall {
             path: gateway::RANGE,
             body: body.as_bytes(),
             writes: false,
@@ -211,7 +161,7 @@ impl Etcd {
     }
 
     /// Asks one end point after the other, until one has answered or the call must end.
-    fn call<T>(&self, call: &Call<'_>, read: impl Fn(&EtcdAnswer) -> Option<T>) -> Result<T, EtcdError> {
+    fn call<T>(&self, call: &EtcdCall<'_>, read: impl Fn(&EtcdAnswer) -> Option<T>) -> Result<T, EtcdError> {
         let count = self.end_points.len();
         let first = self.preferred.load(Ordering::Relaxed);
         let mut failures = Vec::new();
@@ -240,7 +190,7 @@ impl Etcd {
     fn ask(
         &self,
         end_point: &HttpEndPoint,
-        call: &Call<'_>,
+        call: &EtcdCall<'_>,
         others_left: bool,
     ) -> Result<EtcdAnswer, FailedRequest> {
         let rest = call.deadline.saturating_duration_since(Instant::now());
@@ -249,7 +199,7 @@ impl Etcd {
         let answered = if call.writes { call.deadline } else { share };
         let deadlines = Deadlines { connected: share, answered };
         let post = |token: Option<&str>| {
-            let request = HttpRequest { path: call.path, body: call.body, token };
+            let request = HttpPost { path: call.path, body: call.body, token };
             end_point.post(request, deadlines).and_then(|answer| self.check_cluster(answer))
         };
         let Some(credentials) = &self.user else { return post(None) };
@@ -276,7 +226,7 @@ impl Etcd {
         deadlines: Deadlines,
     ) -> Result<Option<Arc<str>>, FailedRequest> {
         let body = gateway::authenticate(&credentials.user, &credentials.password).to_string();
-        let request = HttpRequest { path: gateway::AUTHENTICATE, body: body.as_bytes(), token: None };
+        let request = HttpPost { path: gateway::AUTHENTICATE, body: body.as_bytes(), token: None };
         let asked = end_point.post(request, deadlines).and_then(|answer| self.check_cluster(answer));
         let token = match asked {
             Ok(answer) => Some(gateway::token(&answer.value).ok_or_else(not_etcd)?.into()),

@@ -65,6 +65,12 @@ impl EtcdConnector {
         match handshake(&stream, &mut tls, deadline) {
             Ok(()) => Ok((stream, Some(tls))),
             Err(error) if is_of_tls(&error) => Err(refused(error.to_string())),
+            // That is how etcd without TLS answers.
+            Err(error) if has_hung_up(&error) => Err(unreachable(
+                "has closed the connection before TLS was agreed on (if it speaks no TLS there, write etcd:// instead \
+                 of etcd+tls://)"
+                    .to_owned(),
+            )),
             Err(error) => Err(unreachable(in_words(error))),
         }
     }
@@ -125,6 +131,10 @@ impl EtcdTransport {
             let Some(count) = self.stream.receive_now(self.buffers.input_append_buf())? else {
                 return Ok(None);
             };
+            if count == 0 && !self.has_answered {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.has_answered = true;
             self.buffers.input_appended(count);
             return Ok(Some(count > 0));
         };
@@ -147,6 +157,16 @@ impl EtcdTransport {
                 is_unsent: false,
                 is_permanent: !self.has_answered,
             })),
+            // That is how etcd with TLS answers.
+            _ if has_hung_up(&error) && self.tls.is_none() && !self.has_answered => {
+                ureq::Error::Other(Box::new(ConnectionFailed {
+                    text: "has closed the connection without an answer (if it speaks TLS there, write etcd+tls:// instead \
+                           of etcd://)"
+                        .to_owned(),
+                    is_unsent: false,
+                    is_permanent: false,
+                }))
+            }
             _ => ureq::Error::Io(error),
         }
     }
@@ -168,7 +188,12 @@ impl Transport for EtcdTransport {
                 send(&self.stream, &wire, deadline)
             }
         };
-        sent.map_err(|error| self.error(error, timeout))
+        sent.map_err(|error| {
+            // A server that refuses the client's certificate says so, and hangs up: while this side
+            // sends already.
+            let reason = if self.tls.is_some() { self.read_now().err() } else { None };
+            self.error(reason.filter(is_of_tls).unwrap_or(error), timeout)
+        })
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
@@ -200,6 +225,12 @@ impl Transport for EtcdTransport {
 /// Whether it is an error of TLS, and not of the connection under it.
 fn is_of_tls(error: &io::Error) -> bool {
     error.raw_os_error().is_none() && error.kind() == io::ErrorKind::Other
+}
+
+/// Whether the other side has ended the connection.
+fn has_hung_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
 }
 
 fn deadline_of(timeout: NextTimeout) -> Instant {
@@ -286,11 +317,7 @@ fn handshake(stream: &Stream, tls: &mut TlsSession, deadline: Instant) -> io::Re
         let mut chunk = [0; 4096];
         taken = match stream.receive_now(&mut chunk)? {
             None => Ok(()),
-            Some(0) => {
-                let text = "it has closed the connection before TLS was agreed on (without TLS: etcd:// instead of \
-                            etcd+tls://)";
-                Err(io::Error::new(io::ErrorKind::UnexpectedEof, text))
-            }
+            Some(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             // It answers nothing before it has got a request.
             Some(count) => tls.decode(chunk.get(..count).unwrap_or_default(), &mut Vec::new()).map(drop),
         };

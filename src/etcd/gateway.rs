@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::client::{KeyCondition, KeyValue, Write};
+use super::keys::{KeyCondition, KeyValue, Write};
 
 /// Reads the cluster's id, and nothing else. It needs no rights and no leader.
 pub(super) const STATUS: &str = "/v3/maintenance/status";

@@ -21,7 +21,7 @@ const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
 /// What is asked of one end point.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct HttpRequest<'a> {
+pub(super) struct HttpPost<'a> {
     pub(super) path: &'a str,
     pub(super) body: &'a [u8],
     /// For the header `Authorization`.
@@ -67,7 +67,7 @@ impl HttpEndPoint {
     /// Sends one request, and waits for the answer.
     pub(super) fn post(
         &self,
-        request: HttpRequest<'_>,
+        request: HttpPost<'_>,
         deadlines: Deadlines,
     ) -> Result<EtcdAnswer, FailedRequest> {
         let now = Instant::now();
@@ -83,7 +83,7 @@ impl HttpEndPoint {
 
     fn exchange(
         &self,
-        request: HttpRequest<'_>,
+        request: HttpPost<'_>,
         connect_limit: Duration,
         limit: Duration,
     ) -> Result<(u16, Vec<u8>), ureq::Error> {

@@ -12,12 +12,15 @@ mod error;
 mod fake_etcd;
 mod gateway;
 mod http;
+mod keys;
 #[cfg(test)]
 mod tests;
 mod url;
 
 // Inside this crate, another type has the shorter name.
-pub use client::KeyCondition as Condition;
-pub use client::{Etcd, KeyValue, Transacted, Write};
+pub use keys::KeyCondition as Condition;
+
+pub use client::Etcd;
 pub use error::EtcdError;
+pub use keys::{KeyValue, Transacted, Write};
 pub use url::{BadEtcdUrl, EtcdUrl};

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use super::client::KeyCondition;
 use super::fake_etcd::{FakeEtcd, SOON, answer, refusal, success};
+use super::keys::KeyCondition;
 use super::{Etcd, EtcdError, EtcdUrl, Transacted, Write};
 
 /// For calls that must fail because the time is over.
