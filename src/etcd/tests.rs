@@ -38,6 +38,12 @@ fn hanging() -> FakeEtcd {
 }
 
 #[test]
+fn threads_may_share_it() {
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<Etcd>();
+}
+
+#[test]
 fn one_connection_serves_many_calls() {
     let fake = FakeEtcd::answering(1, ",\"succeeded\":true");
     let etcd = client(&[fake.place()]);

@@ -39,13 +39,22 @@ struct Logger {
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
+/// What the HTTP client reports of each request is for its authors. A cluster makes many requests a
+/// second.
+fn is_of_http_client(metadata: &Metadata<'_>) -> bool {
+    metadata.level() > Level::Warn && metadata.target().starts_with("ureq")
+}
+
 impl Log for Logger {
-    /// Always true: the crate `log` compares the level, where a reload can change it.
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
+    /// The crate `log` compares the level, where a reload can change it.
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        !is_of_http_client(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
+        if is_of_http_client(record.metadata()) {
+            return;
+        }
         self.queue.push(format_record(self.style, Timestamp::now(), record.level(), *record.args()));
     }
 

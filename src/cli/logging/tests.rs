@@ -102,3 +102,16 @@ fn a_write_to_stderr_without_the_log_does_not_block() {
     }
     assert_eq!(run_unread(THIS).code(), Some(7));
 }
+
+#[test]
+fn the_requests_of_the_http_client_are_not_logged() {
+    for (level, target, expected) in [
+        (Level::Debug, "ureq::run", true),
+        (Level::Info, "ureq_proto::client", true),
+        (Level::Warn, "ureq::run", false),
+        (Level::Trace, "lockd::server", false),
+    ] {
+        let metadata = Metadata::builder().level(level).target(target).build();
+        assert_eq!(is_of_http_client(&metadata), expected, "{metadata:?}");
+    }
+}
