@@ -66,10 +66,11 @@ final class Client
      * `tcp://HOST:PORT?auth-token-file=/etc/lockd/secret`, or else from the file that the
      * environment variable LOCKD_AUTH_TOKEN_FILE names.
      *
-     * @param string $url `tcp://HOST:PORT` or `unix:/PATH`; several, separated by commas, spread
-     *     the names over those servers, in the same way in every client that is given the same
-     *     addresses. One server that answers is enough: calls with names of the others throw a
-     *     {@see ConnectionLostException}
+     * @param string $url `tcp://HOST:PORT` or `unix:/PATH`. The servers of one cluster are one
+     *     server at several places, of which the active one is used: `tcp://HOST:PORT,HOST:PORT`.
+     *     Several addresses, each with its scheme, separated by commas, spread the names over those
+     *     servers, in the same way in every client that is given the same addresses. One server that
+     *     answers is enough: calls with names of the others throw a {@see ConnectionLostException}
      * @param ?string $owner what this client is called in listings
      * @param float $timeout for connecting, and from then on for every answer that the server gives
      *     at once

@@ -5,8 +5,9 @@
 declare(strict_types=1);
 
 return [
-    // The server: tcp://HOST:PORT or unix:/PATH; several, separated by commas, share the names. With
-    // ?resume after it, locks of the cache and of onOneServer() may outlive a restart of the server.
+    // The server: tcp://HOST:PORT or unix:/PATH; a cluster: tcp://HOST:PORT,HOST:PORT. Several
+    // servers, each with its scheme, separated by commas, share the names. With ?resume after it,
+    // locks of the cache and of onOneServer() may outlive a restart of the server.
     'url' => env('LOCKD_URL', 'tcp://127.0.0.1:20934'),
 
     // What this application is called in the server's listings. Null: app.name.

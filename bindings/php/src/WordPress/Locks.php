@@ -33,8 +33,8 @@ use Lockd\Message\Connection;
  *
  * Configured by constants in wp-config.php, each of which is optional:
  *
- * - `LOCKD_URL`: the server's address, as for {@see Client::connect()}; by default
- *   `tcp://127.0.0.1:20934`;
+ * - `LOCKD_URL`: the server's address, as for {@see Client::connect()}, also at the places of a
+ *   cluster (`tcp://HOST,HOST`); by default `tcp://127.0.0.1:20934`;
  * - `LOCKD_TIMEOUT`: how long to wait for a connection or an answer, in seconds; by default 2;
  * - `LOCKD_PREFIX`: distinguishes this site's locks from those of other sites that use the same
  *   lockd. It must be the same on all of the site's web servers. By default it is the name of the

@@ -91,7 +91,8 @@ try {
     }
     $commands = MessageClient::connect($argv[2]);
     $must($commands->rpc('ping') !== null, 'a command');
-    $resuming = Client::connect($argv[2], 'resuming', resume: true);
+    // With a second place, where nothing listens.
+    $resuming = Client::connect("$argv[2],127.0.0.1:1", 'resuming', resume: true);
     $lock = $resuming->acquire("resumed \xff", atMost: 4);
     $must($resuming->isResumable() && $lock?->isHeld() === true, 'a lock of a session that resumes');
     // The server ends the connection, and then the session, when it is asked to resume it.

@@ -12,7 +12,9 @@ use Lockd\Client;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Laravel\LockdLockProvider;
 use Lockd\Laravel\LockdServiceProvider;
+use Lockd\Tests\Support\Nothing;
 use Lockd\Tests\Support\Server;
+use Lockd\Tests\Support\Standby;
 use PHPUnit\Framework\TestCase;
 
 /** What the package registers in an application, and which settings change it. */
@@ -80,6 +82,16 @@ final class LockdServiceProviderTest extends TestCase
         $app->make(LockdLockProvider::class)->funnel('gpu')->limit(2)->then(static function () use ($client): void {
             self::assertSame(2, $client->inspect('gpu')->limit);
         });
+    }
+
+    public function testTheServerMayHaveSeveralPlaces(): void
+    {
+        [$server, $standby, $nothing] = [new Server(), Standby::start(), new Nothing()];
+        $_ENV['LOCKD_URL'] = "tcp://$standby->place,$nothing->place,{$server->place()}?resume";
+        $app = Application::with([]);
+        $lock = $app->make(LockdLockProvider::class)->lock('report');
+        self::assertTrue($lock->get());
+        self::assertCount(1, [...Client::connect($server->tcp())->list()]);
     }
 
     public function testASettingIsOnOrOffByAnyOfItsWords(): void

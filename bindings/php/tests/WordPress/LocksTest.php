@@ -9,7 +9,9 @@ use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Tests\Support\Deadline;
+use Lockd\Tests\Support\Nothing;
 use Lockd\Tests\Support\Server;
+use Lockd\Tests\Support\Standby;
 use Lockd\WordPress\Locks;
 use PHPUnit\Framework\TestCase;
 use RuntimeException;
@@ -62,6 +64,18 @@ final class LocksTest extends TestCase
         $lock->release();
         self::assertNotNull($this->theirs->acquire('import'));
         self::assertSame('', $this->errors());
+    }
+
+    public function testTheServerMayHaveSeveralPlaces(): void
+    {
+        [$standby, $nothing] = [Standby::start(), new Nothing()];
+        $url = "tcp://$standby->place,$nothing->place,{$this->server->place()}";
+        $prefix = static fn (): string => 'shop/wp_/';
+        $lock = (new Locks($url, $prefix))->acquire('import');
+        self::assertNotNull($lock);
+        self::assertNull($this->theirs->acquire('import'));
+        self::assertNull((new Locks("tcp://$standby->place,$nothing->place", $prefix))->acquire('import'));
+        self::assertStringContainsString('no server of the group is active', $this->errors());
     }
 
     public function testRunsTheBodyUnlessAnotherHoldsTheLock(): void
