@@ -27,10 +27,10 @@ final class Address
     private const PLACE = '#^(\[[0-9A-Fa-f:.%\w]+\]|[^/\s:\[\]\0,]+)(?::([1-9]\d{0,4}))?$#D';
 
     /** A part of a list that is a server, and not one more place of the one before it. */
-    private const SERVER = '#^\s*(?:/|(?:\w+\+)?unix:)|://#';
+    private const SERVER = '#^(?:/|(?:\w+\+)?unix:)|://#';
 
     /** What a part of a list begins with that can have no further places. */
-    private const UNIX = '#^\s*(?:\w+\+)?unix:#';
+    private const UNIX = '#^(?:\w+\+)?unix:#';
 
     /** Asks for a session that resumes. */
     private const RESUME = 'resume';
@@ -170,7 +170,6 @@ final class Address
     {
         $remotes = [];
         foreach (explode(',', $hosts) as $name) {
-            $name = trim($name);
             if (!preg_match(self::PLACE, $name, $parts)) {
                 return [];
             }
@@ -280,6 +279,7 @@ final class Address
     {
         [$servers, $last] = [[], null];
         foreach (explode(',', $urls) as $part) {
+            $part = trim($part);
             if ($last === null || preg_match(self::SERVER, $part) || preg_match(self::UNIX, $last)) {
                 $servers[] = $last = $part;
             } elseif (str_contains($last, '?')) {

@@ -58,7 +58,7 @@ final class Places
                     throw $e;
                 }
                 $standby = $connection?->standby();
-                $reasons[] = $standby === null ? self::reason($e) : "$place->text: $standby";
+                $reasons[] = self::reason($place, $standby ?? $e->getMessage());
                 $hasStandby = $hasStandby || $standby !== null;
                 // A host may be unknown while it is down.
                 $isAbsence = $isAbsence || $e->isAbsence;
@@ -74,11 +74,13 @@ final class Places
         throw new ConnectException($reason, 0, $last, $isAbsence);
     }
 
-    /** Why one place could not be used, beginning with its address. */
-    private static function reason(ConnectException $e): string
+    /** Why one place could not be used, beginning with its host and port. */
+    private static function reason(Address $place, string $why): string
     {
-        $text = $e->getMessage();
-        return str_starts_with($text, Dialer::FAILED) ? substr($text, strlen(Dialer::FAILED)) : $text;
+        foreach ([Dialer::FAILED, "$place->text: "] as $start) {
+            $why = str_starts_with($why, $start) ? substr($why, strlen($start)) : $why;
+        }
+        return explode('://', $place->text, 2)[1] . ": $why";
     }
 
     /**

@@ -8,6 +8,7 @@ use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\RefusedException;
 use Lockd\Internal\Mode;
+use Lockd\Internal\Signals;
 use Lockd\Message\Address;
 use Lockd\Message\Connection;
 use Lockd\Message\Places;
@@ -93,6 +94,10 @@ final class ServerConnection
             self::identify($connection, $owner);
             $answer = $connection->await($hello, $within, dispatches: true)->object('result');
         } catch (ConnectionLostException $e) {
+            if (Signals::threw($e)) {
+                // A signal handler may use clients of its own.
+                throw $e;
+            }
             throw new ConnectException($e->getMessage(), 0, $e, isAbsence: $connection->speaksMessage());
         }
         return self::accepted($connection, $answer, isset($parameters['authToken']));

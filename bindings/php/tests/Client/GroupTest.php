@@ -64,8 +64,8 @@ final class GroupTest extends TestCase
         $places = [$one->place, $nothing->place, $two->place];
         $e = self::failure(static fn () => Client::connect('tcp://' . implode(',', $places)));
         self::assertTrue($e->isAbsence);
-        $reasons = "tcp://$one->place: standby; tcp://$nothing->place: Connection refused; "
-            . "tcp://$two->place: standby (active: c.example.org:20934)";
+        $reasons = "$one->place: standby; $nothing->place: Connection refused; "
+            . "$two->place: standby (active: c.example.org:20934)";
         sort($places, SORT_STRING);
         $group = 'tcp://' . implode(',', $places);
         $expected = "cannot connect to $group: no server of the group is active: $reasons";
@@ -79,7 +79,7 @@ final class GroupTest extends TestCase
         self::assertTrue($e->isAbsence);
         self::assertStringContainsString('no place of the group answers', $e->getMessage());
         foreach ([$one, $two] as $nothing) {
-            self::assertStringContainsString("tcp://$nothing->place: Connection refused", $e->getMessage());
+            self::assertStringContainsString(" $nothing->place: Connection refused", $e->getMessage());
         }
     }
 

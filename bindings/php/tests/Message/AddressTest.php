@@ -128,6 +128,7 @@ final class AddressTest extends TestCase
 
     /**
      * @testWith ["tcp://a,", "\"tcp://a,\""]
+     *           ["tcp:// a,b", "a port from"]
      *           ["tcp://a,,b", "\"tcp://a,,b\""]
      *           ["tcp://a,b:0", "a port from 1 to 65535"]
      *           ["tcp://a,b?ca=/x", "are for tls://"]
