@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace Lockd\Tests\Client;
 
+use Closure;
 use Lockd\Client;
 use Lockd\Exception\DoubtException;
 use Lockd\Lock;
@@ -15,7 +16,7 @@ use Lockd\Tests\Support\Server;
 use Lockd\Tests\Support\Standby;
 use PHPUnit\Framework\TestCase;
 
-/** Sessions that resume at another place of their server, with the streams. */
+/** Sessions that resume at another place of their server. */
 final class GroupResumeTest extends TestCase
 {
     /** In seconds, for what must not fail because a machine is busy. */
@@ -189,13 +190,22 @@ final class GroupResumeTest extends TestCase
         self::assertSame(42, $lock->token());
     }
 
-    public function testAHolderKeepsItsLockWhenItsServerMoves(): void
+    /** @return iterable<string, array{Closure, Closure}> what connects, and what also acquires */
+    public static function transports(): iterable
+    {
+        yield 'streams' => [Client::connect(...), Client::connectAndAcquire(...)];
+        yield 'FFI' => [Client::connectByFfi(...), Client::connectAndAcquireByFfi(...)];
+    }
+
+    /** @dataProvider transports */
+    public function testAHolderKeepsItsLockWhenItsServerMoves(Closure $connect): void
     {
         [$server, $free, $standby] = [new Server(remembers: true), new Nothing(), Standby::start()];
-        $client = self::holder(self::group($server->place(), $standby->place, $free->place), $lock);
-        $token = $lock?->token();
+        $client = $connect(self::group($server->place(), $standby->place, $free->place), null, 30.0);
+        $lock = self::held($client->acquire('held'));
+        $token = $lock->token();
         $server->stop();
-        self::assertFalse($lock?->isHeld());
+        self::assertFalse($lock->isHeld());
         $server->startAt($free->place);
         self::assertTrue($lock->isHeld(self::LONG));
         self::assertSame($token, $lock->token());
@@ -203,11 +213,12 @@ final class GroupResumeTest extends TestCase
         self::assertTrue($lock->release());
     }
 
-    public function testAPatientClientFollowsItsServer(): void
+    /** @dataProvider transports */
+    public function testAPatientClientFollowsItsServer(Closure $connect, Closure $connectAndAcquire): void
     {
         [$server, $free, $standby] = [new Server(), new Nothing(), Standby::start()];
         $url = "tcp://{$server->place()},$standby->place,$free->place";
-        $other = Client::connect($server->tcp());
+        $other = $connect($server->tcp());
         $held = self::held($other->acquire('patient'));
         $moved = false;
         $onWait = static function () use ($server, $free, $held, &$moved): void {
@@ -217,7 +228,7 @@ final class GroupResumeTest extends TestCase
                 $server->startAt($free->place);
             }
         };
-        $lock = self::held(Client::connectAndAcquire($url, 'patient', 60.0, onWait: $onWait));
+        $lock = self::held($connectAndAcquire($url, 'patient', 60.0, onWait: $onWait));
         self::assertTrue($moved && $lock->isHeld() && !$held->isHeld());
         self::assertSame(1, Client::connect("tcp://$free->place")->inspect('patient')->holders);
     }

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace Lockd\Tests\Client;
 
+use Closure;
 use Lockd\Client;
 use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
@@ -17,7 +18,7 @@ use Lockd\Tests\Support\Swallower;
 use Lockd\WaitEvent;
 use PHPUnit\Framework\TestCase;
 
-/** One server at several places, of which one is active, with the streams. */
+/** One server at several places, of which one is active. */
 final class GroupTest extends TestCase
 {
     private static function failure(callable $connect): ConnectException
@@ -30,7 +31,15 @@ final class GroupTest extends TestCase
         self::fail('there is a session');
     }
 
-    public function testTheActiveServerIsFoundWhereverItIs(): void
+    /** @return iterable<string, array{Closure, Closure}> what connects, and what also acquires */
+    public static function transports(): iterable
+    {
+        yield 'streams' => [Client::connect(...), Client::connectAndAcquire(...)];
+        yield 'FFI' => [Client::connectByFfi(...), Client::connectAndAcquireByFfi(...)];
+    }
+
+    /** @dataProvider transports */
+    public function testTheActiveServerIsFoundWhereverItIs(Closure $connect, Closure $connectAndAcquire): void
     {
         [$server, $standby, $nothing] = [new Server(), Standby::start('a.example.org:20934'), new Nothing()];
         $groups = [
@@ -39,23 +48,24 @@ final class GroupTest extends TestCase
             [$nothing->place, $standby->place, $server->place()],
         ];
         foreach ($groups as $group) {
-            $client = Client::connect('tcp://' . implode(',', $group));
+            $client = $connect('tcp://' . implode(',', $group));
             $lock = $client->acquire('found');
             self::assertTrue($lock?->isHeld());
             self::assertTrue($lock->release());
         }
-        $lock = Client::connectAndAcquire('tcp://' . implode(' , ', $groups[1]), 'found', 0.0);
+        $lock = $connectAndAcquire('tcp://' . implode(' , ', $groups[1]), 'found', 0.0);
         self::assertTrue($lock?->isHeld());
     }
 
-    public function testAPlaceThatDoesNotAnswerLeavesTimeForTheOthers(): void
+    /** @dataProvider transports */
+    public function testAPlaceThatDoesNotAnswerLeavesTimeForTheOthers(Closure $connect): void
     {
         $silent = stream_socket_server('tcp://127.0.0.1:0');
         assert($silent !== false);
         $server = new Server();
         $swallower = new Swallower('127.0.0.2', $server->port());
         $places = [stream_socket_get_name($silent, false), "127.0.0.2:{$server->port()}", $server->place()];
-        self::assertTrue(Client::connect('tcp://' . implode(',', $places), null, 6.0)->stands());
+        self::assertTrue($connect('tcp://' . implode(',', $places), null, 6.0)->stands());
     }
 
     public function testWithoutAnActiveServerTheExceptionNamesEachPlace(): void
@@ -72,10 +82,14 @@ final class GroupTest extends TestCase
         self::assertSame($expected, $e->getMessage());
     }
 
-    public function testAGroupThatIsAbsentIsAnAbsentServer(): void
+    /** @dataProvider transports */
+    public function testAGroupThatIsAbsentIsAnAbsentServer(Closure $connect): void
     {
-        [$one, $two] = [new Nothing(), new Nothing()];
-        $e = self::failure(static fn () => Client::connect("tcp://$one->place,$two->place"));
+        [$one, $two, $standby] = [new Nothing(), new Nothing(), Standby::start()];
+        $e = self::failure(static fn () => $connect("tcp://$one->place,$standby->place"));
+        self::assertTrue($e->isAbsence);
+        self::assertStringContainsString('no server of the group is active', $e->getMessage());
+        $e = self::failure(static fn () => $connect("tcp://$one->place,$two->place"));
         self::assertTrue($e->isAbsence);
         self::assertStringContainsString('no place of the group answers', $e->getMessage());
         foreach ([$one, $two] as $nothing) {
@@ -83,28 +97,33 @@ final class GroupTest extends TestCase
         }
     }
 
-    public function testAHostThatIsUnknownIsAMistakeOnlyIfAllAre(): void
+    /** @dataProvider transports */
+    public function testAHostThatIsUnknownIsAMistakeOnlyIfAllAre(Closure $connect): void
     {
         $server = new Server();
-        self::assertTrue(Client::connect("tcp://unknown.invalid,{$server->place()}")->stands());
-        $e = self::failure(static fn () => Client::connect("tcp://unknown.invalid," . (new Nothing())->place));
+        self::assertTrue($connect("tcp://unknown.invalid,{$server->place()}")->stands());
+        $e = self::failure(static fn () => $connect("tcp://unknown.invalid," . (new Nothing())->place));
         self::assertTrue($e->isAbsence);
-        $e = self::failure(static fn () => Client::connect('tcp://one.invalid,two.invalid'));
+        $e = self::failure(static fn () => $connect('tcp://one.invalid,two.invalid'));
         self::assertStringContainsString('no place of the group is known', $e->getMessage());
         self::assertFalse($e->isAbsence);
     }
 
-    public function testAStandbyAloneIsAnAbsentServer(): void
+    /** @dataProvider transports */
+    public function testAStandbyAloneIsAnAbsentServer(Closure $connect): void
     {
         $standby = Standby::start('a.example.org:20934');
-        $e = self::failure(static fn () => Client::connect("tcp://$standby->place"));
+        $e = self::failure(static fn () => $connect("tcp://$standby->place"));
         self::assertTrue($e->isAbsence);
-        self::assertSame("tcp://$standby->place: this server is a standby of the cluster shop; "
+        self::assertStringEndsWith("tcp://$standby->place: this server is a standby of the cluster shop; "
             . 'the active server is a.example.org:20934', $e->getMessage());
     }
 
-    public function testAMistakeIsReportedByTheFirstPlaceThatFindsIt(): void
-    {
+    /** @dataProvider transports */
+    public function testAMistakeIsReportedByTheFirstPlaceThatFindsIt(
+        Closure $connect,
+        Closure $connectAndAcquire,
+    ): void {
         $refusing = FakeServer::start(static function (callable $receive, callable $send): void {
             $id = $receive()['id'];
             $send(FakeServer::frame(['id' => $id, 'result' => ['status' => 'refused', 'reason' => 'a wrong secret']]));
@@ -116,13 +135,14 @@ final class GroupTest extends TestCase
             $place = substr($wrong->url, strlen('tcp://'));
             $url = "tcp://$nothing->place,$place,{$server->place()}";
             $never = static fn (WaitEvent $event) => self::fail("it waits: $event->name");
-            $e = self::failure(static fn () => Client::connectAndAcquire($url, 'x', 30.0, onWait: $never));
+            $e = self::failure(static fn () => $connectAndAcquire($url, 'x', 30.0, onWait: $never));
             self::assertStringContainsString($why, $e->getMessage());
             self::assertFalse($e->isAbsence);
         }
     }
 
-    public function testAPatientClientWaitsUntilAServerIsActive(): void
+    /** @dataProvider transports */
+    public function testAPatientClientWaitsUntilAServerIsActive(Closure $connect, Closure $connectAndAcquire): void
     {
         [$standby, $server] = [Standby::start(), new Server()];
         $server->kill();
@@ -135,15 +155,16 @@ final class GroupTest extends TestCase
             }
         };
         $url = "tcp://{$server->place()},$standby->place";
-        $lock = Client::connectAndAcquire($url, 'patient', 60.0, onWait: $onWait);
+        $lock = $connectAndAcquire($url, 'patient', 60.0, onWait: $onWait);
         self::assertTrue($lock?->isHeld());
         self::assertStringContainsString('no server of the group is active', (string) $reasons[0]);
         $server->kill();
-        $e = self::failure(static fn () => Client::connectAndAcquire($url, 'patient', 0.0));
+        $e = self::failure(static fn () => $connectAndAcquire($url, 'patient', 0.0));
         self::assertTrue($e->isAbsence);
     }
 
-    public function testNamesAreSpreadOverGroups(): void
+    /** @dataProvider transports */
+    public function testNamesAreSpreadOverGroups(Closure $connect): void
     {
         $servers = [new Server(), new Server()];
         [$standby, $nothing] = [Standby::start(), new Nothing()];
@@ -154,7 +175,7 @@ final class GroupTest extends TestCase
         $urls = array_map(static fn (array $group): string => 'tcp://' . implode(',', $group), $groups);
         $back = array_map(static fn (array $group): string => 'tcp://' . implode(',', array_reverse($group)), $groups);
         $client = Client::connect(implode(',', $urls));
-        $other = Client::connect(implode(',', array_reverse($back)));
+        $other = $connect(implode(',', array_reverse($back)));
         sort($groups[0], SORT_STRING);
         sort($groups[1], SORT_STRING);
         $keys = array_map(static fn (array $group): string => 'tcp://' . implode(',', $group), $groups);
