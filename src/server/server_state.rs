@@ -16,7 +16,7 @@ use super::snapshot::types::{CountersSnapshot, WaitsSnapshot};
 use super::upgrades::Upgrades;
 use crate::broker::{Broker, SessionInfo};
 use crate::os::socket::{Stream, Waker};
-use crate::os::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, RwLock};
+use crate::os::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, OnceLock, RwLock};
 use crate::os::thread::Thread;
 
 /// How many commands of a text protocol are counted separately, at most.
@@ -112,6 +112,8 @@ pub(super) struct ServerState {
     pub(super) stop: Waker,
     pub(super) stopping: AtomicBool,
     pub(super) started: Instant,
+    /// When this became the active server of its cluster.
+    pub(super) became_active: OnceLock<Instant>,
     pub(super) upgrades: Mutex<Upgrades>,
     pub(super) resumable: ResumableSessions,
     /// While this is a standby, no connection gets a session.
@@ -207,6 +209,7 @@ impl ServerState {
             stop: Waker::new()?,
             stopping: AtomicBool::new(false),
             started: Instant::now(),
+            became_active: OnceLock::new(),
             upgrades: Mutex::default(),
             resumable: ResumableSessions::default(),
             standby: Mutex::default(),

@@ -66,7 +66,9 @@ impl ServerState {
             upgrades: upgrades.count,
             since_upgrade,
             upgrade_pause,
-            uptime: self.started.elapsed(),
+            // Clients judge by this how long earlier holders have had to end their work. A standby
+            // has had none.
+            uptime: self.became_active.get().unwrap_or(&self.started).elapsed(),
             grace: self.broker.grace(),
             connections: self.connections(),
             connections_refused: self.refused.load(Relaxed),
@@ -131,7 +133,12 @@ const fn counter(key: &'static str, metric: &'static str, help: &'static str, ge
 /// Every number, in the order in which they are shown. `uptime` is rounded down, and `grace` up, so
 /// that a time that is not over is never shown as zero.
 pub const STATISTICS: [Statistic; 22] = [
-    gauge("uptime", "lockd_uptime_seconds", "seconds since the server was started", |s| s.uptime.as_secs()),
+    gauge(
+        "uptime",
+        "lockd_uptime_seconds",
+        "seconds since the server was started, or became the active one of its cluster",
+        |s| s.uptime.as_secs(),
+    ),
     gauge("grace", "lockd_grace_seconds", "seconds until the server grants anything", |s| {
         s.grace.as_secs() + u64::from(s.grace.subsec_nanos() > 0)
     }),

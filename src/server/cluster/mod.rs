@@ -29,6 +29,7 @@ mod tests;
 mod times;
 
 use std::io;
+use std::time::Instant;
 
 use member::{KernelLimiter, MemberTask, Surroundings};
 pub use member::{Member, MemberEvent};
@@ -101,6 +102,7 @@ impl Surroundings for ServedStandby {
     fn begin(&self, resumption: Resumption) {
         // Last the standby: from then on, clients get sessions.
         self.0.resumable.set_resumption(Some(resumption));
+        let _ = self.0.became_active.set(Instant::now());
         *self.0.standby.lock() = None;
     }
 }

@@ -22,6 +22,9 @@ pub(super) enum Trouble {
 /// A write of a held back transaction: a key, and its value.
 type HeldWrite = (String, Vec<u8>);
 
+/// A transaction that has not arrived yet: keys with their revisions, and what it writes.
+type HeldTransaction = (Vec<(String, i64)>, Vec<HeldWrite>);
+
 #[derive(Default)]
 struct FakeKeys {
     revision: i64,
@@ -30,7 +33,7 @@ struct FakeKeys {
     trouble: Option<(Trouble, usize)>,
     /// The next transaction that writes this key is held back.
     hold_back: Option<String>,
-    held_back: Option<(Vec<(String, i64)>, Vec<HeldWrite>)>,
+    held_back: Option<HeldTransaction>,
 }
 
 impl FakeKeys {
