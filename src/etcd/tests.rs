@@ -188,6 +188,39 @@ fn a_transaction_that_the_other_side_does_not_read_ends() {
 }
 
 #[test]
+fn an_answer_that_comes_one_byte_at_a_time_ends_at_the_limit_as_well() {
+    let fake = FakeEtcd::start(|_, stream| {
+        let mut sent =
+            std::io::Write::write_all(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+        while sent.is_ok() {
+            std::thread::sleep(Duration::from_millis(10));
+            sent = std::io::Write::write_all(stream, b" ");
+        }
+        false
+    });
+    let error = write(&client(&[fake.place()]), BRIEF).unwrap_err();
+    assert!(error.may_have_happened() && !error.is_permanent(), "{error}");
+    assert!(error.to_string().contains("no answer within"), "{error}");
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn nothing_is_sent_before_tls_is_agreed_on() {
+    let authority = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca.pem");
+    std::fs::write(&ca, authority.cert.pem()).unwrap();
+    // The kernel accepts connections for them.
+    let silent = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let places = silent.each_ref().map(|listener| listener.local_addr().unwrap().to_string());
+    let url = format!("etcd+tls://{}/n?ca={}", places.join(","), ca.display());
+    let etcd = Etcd::new(&url.parse().unwrap()).unwrap();
+    let error = write(&etcd, BRIEF).unwrap_err();
+    assert!(!error.may_have_happened() && !error.is_permanent(), "{error}");
+    assert_eq!(error.to_string().matches("not connected within").count(), 2, "{error}");
+}
+
+#[test]
 fn a_redirection_is_not_followed() {
     let target = FakeEtcd::answering(1, "");
     let place = target.place();
