@@ -7,6 +7,8 @@
 mod authority;
 mod etcd;
 mod etcd_client;
+mod servers;
 #[path = "../blackbox/support/mod.rs"]
 #[expect(dead_code, reason = "made for other tests, too")]
 mod support;
+mod take_over;
