@@ -5,10 +5,16 @@
 #[path = "../transports/authority.rs"]
 #[expect(dead_code, reason = "made for other tests, too")]
 mod authority;
+mod commands;
 mod etcd;
 mod etcd_client;
+mod holding;
 mod servers;
 #[path = "../blackbox/support/mod.rs"]
 #[expect(dead_code, reason = "made for other tests, too")]
 mod support;
 mod take_over;
+mod text_clients;
+#[path = "../cli/tool.rs"]
+#[expect(dead_code, reason = "made for other tests, too")]
+mod tool;
