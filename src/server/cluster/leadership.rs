@@ -224,8 +224,9 @@ impl Leadership {
         }
     }
 
-    /// How long a request may take: as long as its answer can be of use.
+    /// How long a request may take: as long as its answer can be of use. A server that waited longer
+    /// would be ended by the kernel before it could say why.
     fn request_limit(&self, now: BootTime) -> Duration {
-        now.until(self.limit()).clamp(Duration::from_millis(1), self.times.request_limit())
+        now.until(self.gives_up()).clamp(Duration::from_millis(1), self.times.request_limit())
     }
 }
