@@ -249,12 +249,9 @@ impl RunningMember {
     fn note_leader(&self, key: &LeaderKey) {
         let address = key.address.as_deref();
         if self.reader.note_leader(&key.server, key.epoch, address) {
+            // Without the number of its run: the key has that only from the next write on.
             let place = address.unwrap_or("a server without an address");
-            log::info!(
-                "the active server of the cluster {} is {place} (run {})",
-                self.task.cluster,
-                key.epoch
-            );
+            log::info!("the active server of the cluster {} is {place}", self.task.cluster);
         }
         self.task.surroundings.set_active_elsewhere(address);
     }
@@ -388,7 +385,7 @@ impl RunningMember {
             (_, Some(error)) => {
                 if self.logged.is_none_or(|logged| logged.until(now) >= LOG_INTERVAL) {
                     self.logged = Some(now);
-                    log::warn!("etcd: {error}");
+                    log::warn!("etcd: {}", error.strip_prefix("etcd: ").unwrap_or(error));
                 }
             }
         }
