@@ -8,7 +8,9 @@ mod authority;
 mod commands;
 mod etcd;
 mod etcd_client;
+mod etcd_gone;
 mod holding;
+mod proxy;
 mod servers;
 #[path = "../blackbox/support/mod.rs"]
 #[expect(dead_code, reason = "made for other tests, too")]
