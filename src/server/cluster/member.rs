@@ -203,7 +203,7 @@ impl RunningMember {
                 Ok(StandbyStep::TakeOver { revision, settings, epoch }) => {
                     self.note_etcd(None);
                     match self.take_over(revision, settings, epoch) {
-                        Ok(None) => self.settings = None,
+                        Ok(None) => self.look_anew(),
                         Ok(Some(leadership)) => return self.be_active(leadership),
                         Err(error) => self.note_etcd(Some(&error)),
                     }
@@ -221,6 +221,13 @@ impl RunningMember {
                 return None;
             }
         }
+    }
+
+    /// Another server has been faster, or the settings have changed. A key that was not there may be
+    /// gone again: that it is looked at anew keeps the time before from counting.
+    fn look_anew(&mut self) {
+        self.settings = None;
+        self.observation = Observation::default();
     }
 
     /// Looks once at the leader's key.
