@@ -101,7 +101,7 @@ fn a_transaction_that_etcd_never_carries_out_is_refused_for_good() {
 }
 
 /// Runs etcdctl as root of etcd, and expects it to succeed.
-fn etcdctl(cluster: &EtcdCluster, arguments: &str) {
+pub(crate) fn etcdctl(cluster: &EtcdCluster, arguments: &str) {
     let mut etcdctl = Command::new("etcdctl");
     etcdctl.env("ETCDCTL_API", "3").args(["--endpoints", &cluster.place(0)]);
     let output = etcdctl.args(arguments.split(' ')).output();

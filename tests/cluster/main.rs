@@ -7,8 +7,10 @@
 mod authority;
 mod commands;
 mod etcd;
+mod etcd_access;
 mod etcd_client;
 mod etcd_gone;
+mod etcd_keys;
 mod holding;
 mod proxy;
 mod servers;

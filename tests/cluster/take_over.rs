@@ -186,7 +186,7 @@ fn nobody_waits_for_the_leader_timeout_after_a_server_has_stood_down() {
     assert!(cluster.keys().transact(&[], &[put], DEADLINE).unwrap().succeeded);
     let mut cluster = cluster;
     let mut options = cluster.options();
-    for (name, value) in [("--dead-peer-timeout", "120"), ("--leader-timeout", "50")] {
+    for (name, value) in [("--dead-peer-timeout", "120"), ("--leader-timeout", "45")] {
         let place = options.iter().position(|option| option == name).unwrap();
         options[place + 1] = value.to_owned();
     }
@@ -199,7 +199,7 @@ fn nobody_waits_for_the_leader_timeout_after_a_server_has_stood_down() {
     assert_eq!(cluster.stand_down(first), Ended::With(4));
     let second = cluster.await_next(first);
     token(&cluster.message(second).try_lock("x"));
-    assert!(begin.elapsed() < Duration::from_secs(50), "only after {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(45), "only after {:?}", begin.elapsed());
 }
 
 /// The second server has not granted anything yet when it ends. The sessions of the first one may
