@@ -6,11 +6,15 @@
 //! - `sim`: clients of a broker in this process, in simulated time. `by_hand`, `controls`, `mutants`,
 //!   `restarts`, `resumptions`, `upgrades`: test the checker itself.
 //! - `faults`: clients and servers as processes that are killed and stopped.
+//! - `etcd`, with `support`: real servers of etcd, for clusters.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod by_hand;
 mod checker;
 mod controls;
+#[path = "../cluster/etcd.rs"]
+#[expect(dead_code, reason = "made for other tests, too")]
+mod etcd;
 mod faults;
 mod history;
 mod mutants;
@@ -21,4 +25,7 @@ mod random;
 mod restarts;
 mod resumptions;
 mod sim;
+#[path = "../blackbox/support/mod.rs"]
+#[expect(dead_code, reason = "made for other tests, too")]
+mod support;
 mod upgrades;

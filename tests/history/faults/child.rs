@@ -51,6 +51,8 @@ pub(crate) struct ClientOrders {
     pub(crate) misbehaves: u64,
     /// A client whose session resumes keeps what it holds for seconds once in about this many steps.
     pub(crate) stays: u64,
+    /// Whether an endpoint may be that of a standby.
+    pub(crate) has_standbys: bool,
 }
 
 /// The path of a thread's log.

@@ -73,7 +73,10 @@ pub(crate) fn connect(orders: &ClientOrders, random: &mut Random) -> Option<(Pro
     let over = if address.starts_with('/') { "Unix socket" } else { "TCP" };
     // Unique among the sessions of a run.
     let owner = format!("owner-{:016x}", random.below(u64::MAX));
-    let client = Client::connect(*protocol, address, &owner).ok()?;
+    let mut client = Client::connect(*protocol, address, &owner).ok()?;
+    if orders.has_standbys {
+        client.finds_active().ok()?;
+    }
     Some((*protocol, format!("{protocol:?} over {over}, {owner}"), client))
 }
 

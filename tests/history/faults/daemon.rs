@@ -26,7 +26,7 @@ use crate::random::Random;
 const DEAD_PEER_SECONDS: u64 = 12;
 
 /// What the server logs if two sessions claim a lock that only one of them can have had.
-const CONFLICT: &str = " others have claimed before";
+pub(super) const CONFLICT: &str = " others have claimed before";
 
 /// How long the server may take to answer a request that waits for nothing.
 const ANSWERS: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ pub(crate) struct Daemon {
 /// Ports outside the range from which the kernel chooses ports for outgoing connections. Otherwise
 /// a client could be given the port of a server that is down at the moment, and keep it from coming
 /// back.
-fn free_ports(count: usize, random: &mut Random) -> Vec<u16> {
+pub(super) fn free_ports(count: usize, random: &mut Random) -> Vec<u16> {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let lneeds_gracet: u64 = range.split_whitespace().next().unwrap().parse().unwrap();
     let mut listeners = Vec::new();

@@ -34,6 +34,7 @@ pub(crate) fn run(
         text_can_share: true,
         misbehaves: 500,
         stays: 0,
+        has_standbys: false,
     };
     let broker = Broker::default();
     let connect = |_: &mut _| {

@@ -13,12 +13,14 @@
 //!   process.
 //! - `upgrades`: has the server replace itself while all that goes on.
 //! - `resuming`: sessions that resume, and what breaks connections.
+//! - `failovers`: several servers as a cluster, which take over from one another.
 //! - `slots`: many clients of one limited lock, which are killed.
 
 mod child;
 mod client;
 mod counter;
 mod daemon;
+mod failovers;
 mod fleet;
 mod gather;
 mod local;

@@ -236,6 +236,7 @@ pub(crate) fn run(scenario: Scenario) -> (History, Verdict) {
         text_can_share: true,
         misbehaves: scenario.misbehaves,
         stays: 0,
+        has_standbys: false,
     };
     let fleet = Fleet::start(orders, scenario.processes);
     let (stopped, kicked, done) = (Vec::new(), Vec::new(), BTreeMap::new());

@@ -106,6 +106,23 @@ impl Client {
         })
     }
 
+    /// Finds out whether the server gives locks to this client: it may be the standby of another one.
+    pub(crate) fn finds_active(&mut self) -> Result<(), Lost> {
+        match self {
+            // A standby ends the connection without a word. There is no such lock.
+            Self::Text(client) => {
+                client.send(b"r nothing\n")?;
+                client.number().map(drop)
+            }
+            Self::Frames(client) => {
+                let answer = client.call("ping", &json!({}))?;
+                if answer["cause"] == "standby" { Err(Lost) } else { Ok(()) }
+            }
+            // These look for the active server themselves.
+            Self::Library(_) | Self::Rider(_) => Ok(()),
+        }
+    }
+
     pub(crate) fn acquire(
         &mut self,
         wants: &[(Name, Mode)],

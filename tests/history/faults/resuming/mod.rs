@@ -4,22 +4,23 @@
 //! - `session`: the rules for clients. `connection`, `clock`: what they stand on. `calls`: what
 //!   clients call. `riding`: what else they do in a random run.
 //! - `library`: the same through the library.
-//! - `proxy`: breaks connections. `runs`: random runs.
+//! - `proxy`: breaks connections. `breaking`: how they break by chance. `runs`: random runs.
 //! - `stage`: a server, a proxy and clients that do what a test says. `controls`: for each rule, a
 //!   client that breaks it must be convicted, and one that does not must be acquitted. `planted`: the
 //!   same for the rules of the server. `times`: how long all that takes.
 
+pub(super) mod breaking;
 pub(super) mod calls;
 mod clock;
 mod connection;
 mod controls;
 pub(super) mod library;
 mod planted;
-mod proxy;
+pub(super) mod proxy;
 pub(super) mod riding;
 mod runs;
 pub(super) mod session;
-mod stage;
+pub(super) mod stage;
 mod stories;
 mod times;
 

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::proxy::{Act, Proxy, Side, Which};
+use super::breaking::{self, Break};
+use super::proxy::{Act, Proxy, Which};
 use crate::checker::{Model, Rules, Verdict};
 use crate::faults::DEEP_CALLS;
 use crate::faults::child::ClientOrders;
@@ -88,12 +89,6 @@ const LOOP_MAX: u64 = 6000;
 /// For how long before the end of a run the server is not ended any more: the last grace is over
 /// then.
 const QUIET_AT_LAST: Duration = Duration::from_secs(15);
-/// The longest time until the kernel of a client that is cut off gives up its connection, and that of
-/// the server. (The client has D from the last sign of life; a busy machine may be late.)
-const CLIENT_GIVES_UP_MAX: Nanos = 6 * SECOND;
-const SERVER_GIVES_UP_MAX: Nanos = 3 * SECOND;
-/// The longest outage: longer than a client's limit.
-const OUTAGE_MAX: Nanos = 14 * SECOND;
 
 impl Riding {
     fn go(&mut self) {
@@ -183,50 +178,19 @@ impl Riding {
                 let stopped = self.millis(self.ride.pauses);
                 self.stopped.push((Instant::now() + stopped, slot));
             }
-            Event::Reset | Event::ResetClientSide | Event::ResetServerSide | Event::Cut => {
-                self.break_one(event)
+            Event::Reset => breaking::break_one(&self.proxy, Break::Reset, &mut self.random),
+            Event::ResetClientSide => {
+                breaking::break_one(&self.proxy, Break::ResetClientSide, &mut self.random)
             }
-            Event::Outage => {
-                self.proxy.accept(false);
-                let client = self.random.between(0, CLIENT_GIVES_UP_MAX);
-                // New connections are made when none of the old ones is left to be reset.
-                let end = self.random.between(client, OUTAGE_MAX);
-                self.proxy.act(Which::All, Act::Reset(Side::Server));
-                self.proxy.act_after(Which::All, Act::Reset(Side::Client), client);
-                self.proxy.accept_after(true, end);
+            Event::ResetServerSide => {
+                breaking::break_one(&self.proxy, Break::ResetServerSide, &mut self.random)
             }
+            Event::Cut => breaking::break_one(&self.proxy, Break::Cut, &mut self.random),
+            Event::Outage => breaking::interrupt(&self.proxy, &mut self.random),
         }
         *self.done.entry(event).or_default() += 1;
         let is_loop = event == Event::KillServer && self.random.percent(25);
         is_loop.then(|| self.random.between(DOWN_MAX, LOOP_MAX))
-    }
-
-    /// Breaks a connection. The kernel that does not see it at once gives the connection up later, on
-    /// both sides; only a cut may also end before that.
-    fn break_one(&mut self, event: Event) {
-        let number = self.random.next();
-        let client = self.random.between(0, CLIENT_GIVES_UP_MAX);
-        let server = self.random.between(0, SERVER_GIVES_UP_MAX);
-        let (first, client, server) = match event {
-            Event::Reset => (Act::Reset(Side::Server), 0, 0),
-            Event::ResetClientSide => (Act::Reset(Side::Client), 0, server),
-            Event::ResetServerSide => (Act::Reset(Side::Server), client, 0),
-            _ => (Act::Keep(self.random.one_of(&[Side::Client, Side::Server])), client, server),
-        };
-        self.proxy.act(Which::One(number), first);
-        let same = Which::Same(number);
-        if event == Event::Cut {
-            if self.random.percent(40) {
-                self.proxy.act(same, Act::Keep(Side::Client));
-                self.proxy.act(same, Act::Keep(Side::Server));
-            }
-            if self.random.percent(30) {
-                let after = self.random.between(0, 2 * SECOND);
-                return self.proxy.act_after(same, Act::LetGo, after);
-            }
-        }
-        self.proxy.act_after(same, Act::Reset(Side::Client), client);
-        self.proxy.act_after(same, Act::Reset(Side::Server), server);
     }
 }
 
@@ -262,6 +226,7 @@ fn begin(ride: Ride, seed: u64, directory: &Path) -> Riding {
         text_can_share: true,
         misbehaves: 2000,
         stays: ride.stays,
+        has_standbys: false,
     };
     Riding {
         ride,

@@ -107,7 +107,10 @@ pub(crate) enum Standing {
 }
 
 pub(crate) struct ResumableSession {
-    address: String,
+    /// The places of its server.
+    places: Vec<String>,
+    /// How many attempts to connect were begun; each is at the next place.
+    tries: usize,
     owner: String,
     broken: Option<Broken>,
     pub(super) clock: Clock,
@@ -126,10 +129,11 @@ pub(crate) struct ResumableSession {
 }
 
 impl ResumableSession {
-    /// Begins a session. It connects when it is used.
+    /// Begins a session. It connects when it is used, at one of the places in `address`.
     pub(crate) fn new(address: &str, owner: &str, seed: u64) -> Self {
         Self {
-            address: address.to_owned(),
+            places: address.split(',').map(str::to_owned).collect(),
+            tries: 0,
             owner: owner.to_owned(),
             broken: None,
             clock: Clock::default(),
@@ -288,9 +292,14 @@ impl ResumableSession {
         if at < doubt.next {
             return;
         }
-        doubt.next = at + self.random.between(0, doubt.pause);
-        doubt.pause = (2 * doubt.pause).min(PAUSES.1);
-        let Ok(mut connection) = Connection::open(&self.address) else { return };
+        let place = &self.places[self.tries % self.places.len()];
+        self.tries += 1;
+        // Only after a round of all places it pauses.
+        if self.tries.is_multiple_of(self.places.len()) {
+            doubt.next = at + self.random.between(0, doubt.pause);
+            doubt.pause = (2 * doubt.pause).min(PAUSES.1);
+        }
+        let Ok(mut connection) = Connection::open(place) else { return };
         let sent = self.clock.now();
         let id = match (&self.told, doubt.limit) {
             (Some(told), Some(_)) => {
@@ -353,6 +362,8 @@ impl ResumableSession {
             return;
         };
         log.connected(attempt.connection.since);
+        // The place that was active last comes first.
+        self.tries -= 1;
         if limit.is_some() {
             log.resumed();
         } else {

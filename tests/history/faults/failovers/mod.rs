@@ -1,0 +1,11 @@
+//! Fail-overs: several servers of one cluster on a real etcd, of which the active one is killed,
+//! stopped, cut off from etcd or from its clients, and told to hand over, while clients of all kinds
+//! work. The checker decides, as for one server.
+//!
+//! - `cluster`: the servers as processes, with what is between them, etcd and their clients, and the
+//!   times at which each of them was active.
+//! - `courses`: random runs, of several clusters side by side. `course`: one cluster in such a run.
+
+mod cluster;
+mod course;
+mod courses;
