@@ -18,11 +18,12 @@ use super::super::wire::{Address, Protocol};
 use crate::history::{NEVER, Nanos, SECOND, ServerLife};
 use crate::random::Random;
 
-/// The least dead-peer timeout and leader timeout that there are.
-const DEAD_PEER_SECONDS: u64 = 12;
-const LEADER_SECONDS: u64 = 1;
-/// The exit status of a server that is not the active one any more.
+/// The exit status of a server that is not the active one any more, and of one that was told to end
+/// and could not write that down.
 const NOT_ACTIVE: i32 = 4;
+const NOT_RECORDED: i32 = 3;
+/// For how long before a process is found to have ended its connections may have ended.
+const ENDING_MAX: Nanos = 2 * SECOND;
 /// What a server logs once it has become active.
 const IS_ACTIVE: &str = "this server is the active one from now on (run ";
 /// How many of its last lines are shown if a server ends as it should not.
@@ -87,8 +88,32 @@ struct Logged {
     lines: Vec<String>,
 }
 
+/// What a cluster is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Setup<'a> {
+    /// For the control sockets.
+    pub(crate) directory: &'a Path,
+    pub(crate) program: &'a Path,
+    /// The places of etcd.
+    pub(crate) etcd: &'a [String],
+    pub(crate) name: &'a str,
+    pub(crate) servers: usize,
+    pub(crate) dead_peer_seconds: u64,
+    pub(crate) leader_seconds: u64,
+}
+
+impl Setup<'_> {
+    /// The least dead-peer timeout and leader timeout that there are.
+    pub(crate) const DEAD_PEER_SECONDS: u64 = 12;
+    pub(crate) const LEADER_SECONDS: u64 = 1;
+}
+
 pub(crate) struct Cluster {
     program: PathBuf,
+    dead_peer: Nanos,
+    /// For how long before a server is seen to have ended it may have ended connections, if it was
+    /// not told to end.
+    ending_max: Nanos,
     began: Nanos,
     members: Vec<Member>,
     runs: Vec<ServerRun>,
@@ -96,25 +121,26 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts this many servers of the cluster with this name. `etcd` has the places of etcd.
-    pub(crate) fn start(
-        directory: &Path,
-        program: &Path,
-        etcd: &[String],
-        name: &str,
-        servers: usize,
-    ) -> Self {
+    /// Starts the servers.
+    pub(crate) fn start(setup: &Setup<'_>) -> Self {
         let mut random = Random::new(now() ^ u64::from(std::process::id()));
-        let members = (0..servers).map(|index| Member::new(directory, etcd, name, index, &mut random));
+        let members = (0..setup.servers).map(|index| Member::new(setup, index, &mut random));
         let mut cluster = Self {
-            program: program.to_owned(),
+            program: setup.program.to_owned(),
+            dead_peer: setup.dead_peer_seconds * SECOND,
+            ending_max: ENDING_MAX,
             began: now(),
             members: members.collect(),
             runs: Vec::new(),
             logged: Arc::default(),
         };
-        (0..servers).for_each(|member| cluster.start_again(member));
+        (0..setup.servers).for_each(|member| cluster.start_again(member));
         cluster
+    }
+
+    /// No client of a server notices its end before it is seen here.
+    pub(crate) fn ends_are_seen_at_once(&mut self) {
+        self.ending_max = 0;
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -189,7 +215,8 @@ impl Cluster {
         };
         run.ended = now();
         member.process = None;
-        let is_expected = run.is_clean && status.success() || is_usual(status);
+        let is_told = run.is_clean && (status.success() || status.code() == Some(NOT_RECORDED));
+        let is_expected = is_told || is_usual(status);
         if !is_expected {
             let logged = self.logged.lock().unwrap();
             panic!("a server has ended with {status}:\n{}", logged.lines.join("\n"));
@@ -233,8 +260,9 @@ impl Cluster {
         self.members[member].asking = Some(command.spawn().expect("the lockd binary runs"));
     }
 
-    /// It may have ended already, for another reason: so the time counts at which it was last seen.
-    fn is_told_to_end(&mut self, member: usize, is_clean: bool) {
+    /// What happens to it from now on ends it. It may have ended already, for another reason: so the
+    /// time counts at which it was last seen.
+    pub(crate) fn is_told_to_end(&mut self, member: usize, is_clean: bool) {
         let member = &mut self.members[member];
         let Some(process) = &mut member.process else { return };
         let run = &mut self.runs[member.run];
@@ -289,10 +317,11 @@ impl Cluster {
         let mut lives: Vec<ServerLife> = Vec::new();
         for Reign { run, ready, .. } in reigns {
             let run = self.runs[run];
-            let stopped = run.stopped.unwrap_or(if run.ended == NEVER { NEVER } else { run.seen });
+            let seen = if run.ended == NEVER { NEVER } else { run.seen - self.ending_max };
+            let stopped = run.stopped.unwrap_or(seen).min(run.ended);
             let (started, grace) = match lives.last() {
                 None => (self.began, 0),
-                Some(before) => after(before, ready),
+                Some(before) => after(before, ready, self.dead_peer),
             };
             lives.push(ServerLife {
                 started,
@@ -300,7 +329,7 @@ impl Cluster {
                 stopped,
                 ended: run.ended,
                 grace,
-                grace_max: DEAD_PEER_SECONDS * SECOND,
+                grace_max: self.dead_peer,
                 is_remembered: !run.is_clean,
                 is_new: false,
             });
@@ -311,13 +340,13 @@ impl Cluster {
 
 /// From when on clients can have been those of the server after `before`, and how long it must grant
 /// nothing from then on.
-fn after(before: &ServerLife, ready: Nanos) -> (Nanos, Nanos) {
+fn after(before: &ServerLife, ready: Nanos, dead_peer: Nanos) -> (Nanos, Nanos) {
     // One that hands over is followed by the next one before it has ended.
     let started = before.ended.min(ready);
     let in_grace = before.grace > 0 && before.ended < before.started + before.grace;
     let must_wait = before.is_remembered || in_grace;
     // It has become active when the one before had certainly stopped, and its grace begins then.
-    let until = before.stopped.saturating_add(DEAD_PEER_SECONDS * SECOND);
+    let until = before.stopped.saturating_add(dead_peer);
     (started, if must_wait { until.saturating_sub(started) } else { 0 })
 }
 
@@ -348,7 +377,7 @@ fn read_log(process: &mut Child, run: usize, logged: &Arc<Mutex<Logged>>) {
 }
 
 impl Member {
-    fn new(directory: &Path, etcd: &[String], name: &str, index: usize, random: &mut Random) -> Self {
+    fn new(setup: &Setup<'_>, index: usize, random: &mut Random) -> Self {
         let protocols =
             [(Protocol::Message, "message"), (Protocol::Lockd, "lockd"), (Protocol::Glockd, "glockd")];
         let ports = free_ports(protocols.len(), random);
@@ -357,14 +386,14 @@ impl Member {
             arguments.push(format!("--listen={scheme}://127.0.0.1:{port}"));
             endpoints.push((protocol, format!("127.0.0.1:{port}")));
         }
-        let to_etcd: Vec<Proxy> = etcd.iter().map(|place| Proxy::start(place)).collect();
+        let to_etcd: Vec<Proxy> = setup.etcd.iter().map(|place| Proxy::start(place)).collect();
         let places: Vec<&str> = to_etcd.iter().map(Proxy::address).collect();
-        let control = directory.join(format!("control-{index}"));
+        let control = setup.directory.join(format!("control-{index}"));
         arguments.extend([
-            format!("--cluster=etcd://{}/{name}", places.join(",")),
+            format!("--cluster=etcd://{}/{}", places.join(","), setup.name),
             format!("--control={}", control.display()),
-            format!("--dead-peer-timeout={DEAD_PEER_SECONDS}"),
-            format!("--leader-timeout={LEADER_SECONDS}"),
+            format!("--dead-peer-timeout={}", setup.dead_peer_seconds),
+            format!("--leader-timeout={}", setup.leader_seconds),
             "--first-start".to_owned(),
             "--shared-excludes".to_owned(),
         ]);

@@ -15,7 +15,7 @@ use super::super::resuming::breaking::{self, Break};
 use super::super::resuming::proxy::{Act, Which};
 use super::super::run::{BYTES_PER_CALL, END_NOTICE_MAX, GRANT_DELAY_MAX, judge};
 use super::super::wire::Protocol;
-use super::cluster::{Cluster, EtcdWay};
+use super::cluster::{Cluster, EtcdWay, Setup};
 use crate::checker::{Rules, Verdict};
 use crate::history::{History, SECOND};
 use crate::plan::Mix;
@@ -123,10 +123,16 @@ impl<'a> ClusterInRun<'a> {
     ) -> Self {
         let seed = Random::for_part(run_seed, 100 + number as u64).next();
         let directory = tempfile::tempdir().unwrap();
-        let program = Path::new(env!("CARGO_BIN_EXE_lockd"));
-        let name = format!("cluster-{number}");
-        let mut cluster = Cluster::start(directory.path(), program, etcd, &name, course.servers);
-        cluster.until_active(|cluster| assert!(cluster.look().is_empty(), "a server has ended"));
+        let mut cluster = Cluster::start(&Setup {
+            directory: directory.path(),
+            program: Path::new(env!("CARGO_BIN_EXE_lockd")),
+            etcd,
+            name: &format!("cluster-{number}"),
+            servers: course.servers,
+            dead_peer_seconds: Setup::DEAD_PEER_SECONDS,
+            leader_seconds: Setup::LEADER_SECONDS,
+        });
+        cluster.until_active(start_again);
         let orders = ClientOrders {
             seed,
             process: 0,
@@ -196,7 +202,7 @@ impl<'a> ClusterInRun<'a> {
         // Those that a clock has not reached yet.
         self.due.iter_mut().for_each(|due| due.0 = Instant::now());
         self.undo_what_is_due();
-        self.cluster.until_active(|_| {});
+        self.cluster.until_active(start_again);
         self.report_progress();
     }
 
@@ -339,6 +345,13 @@ impl<'a> ClusterInRun<'a> {
         let rules = Rules { grant_delay_max: GRANT_DELAY_MAX + 5 * SECOND, end_notice_max: END_NOTICE_MAX };
         let verdict = judge(&head, &gathered, &rules, directory.path(), false);
         (gathered.history, verdict)
+    }
+}
+
+/// On a busy machine a server may end at any time.
+fn start_again(cluster: &mut Cluster) {
+    for member in cluster.look() {
+        cluster.start_again(member);
     }
 }
 
