@@ -7,6 +7,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::time::Duration;
 
 use lockd::broker::{AcquireError, Attempt, ReleaseError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -207,6 +208,18 @@ impl Client {
             Self::Rider(_) => panic!("{RIDES}"),
         };
         Ok(Outcome::Seen(u32::try_from(holders).unwrap()))
+    }
+
+    /// Whether the connection has not ended, of a client of the tests' own.
+    pub(crate) fn stands(&self) -> bool {
+        let socket = match self {
+            Self::Text(client) => client.reader.get_ref(),
+            Self::Frames(client) => client.reader.get_ref(),
+            Self::Library(_) | Self::Rider(_) => panic!("its connection is its own"),
+        };
+        let mut ends = [PollFd::new(socket, PollFlags::IN)];
+        // What has come is the end: no answer is awaited.
+        poll(&mut ends, Some(&Timespec::default())).is_ok_and(|ready| ready == 0)
     }
 
     /// The client, if it makes its calls itself.

@@ -295,16 +295,53 @@ impl Cluster {
         }
     }
 
+    /// What a server sends to etcd counts as not ended, whatever becomes of the server.
+    pub(crate) fn keep_ends_from_etcd(&self, member: usize) {
+        let to_etcd = &self.members[member].to_etcd;
+        to_etcd.iter().for_each(Proxy::keep_ends);
+    }
+
+    /// What etcd has answered to a server, and has been kept, arrives; what the server sends from now
+    /// on is kept.
+    pub(crate) fn let_answers_go(&self, member: usize) {
+        for proxy in &self.members[member].to_etcd {
+            proxy.act(Which::All, Act::Keep(Side::Server));
+            proxy.act(Which::All, Act::LetGoTo(Side::Client));
+            proxy.keep_new(Some(Side::Server));
+        }
+    }
+
+    /// Waits until a server is active other than this one.
+    pub(crate) fn until_active_after(&mut self, other: usize) -> usize {
+        self.until("another server is active", |cluster| {
+            cluster.look();
+            cluster.active().filter(|active| *active != other)
+        })
+    }
+
+    pub(crate) fn until_ended(&mut self, member: usize) {
+        self.until("the server has ended", |cluster| {
+            cluster.look();
+            (!cluster.runs(member)).then_some(())
+        });
+    }
+
     /// Waits until a server is active, while `meanwhile` happens.
     pub(crate) fn until_active(&mut self, mut meanwhile: impl FnMut(&mut Self)) -> usize {
+        self.until("a server is active", |cluster| {
+            meanwhile(cluster);
+            cluster.active()
+        })
+    }
+
+    fn until<R>(&mut self, what: &str, mut found: impl FnMut(&mut Self) -> Option<R>) -> R {
         let deadline = now() + 60 * SECOND;
         loop {
-            meanwhile(self);
-            if let Some(active) = self.active() {
-                return active;
+            if let Some(found) = found(self) {
+                return found;
             }
             if now() > deadline {
-                panic!("no server is active:\n{}", self.logged.lock().unwrap().lines.join("\n"));
+                panic!("not in time: {what}:\n{}", self.logged.lock().unwrap().lines.join("\n"));
             }
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -157,7 +157,7 @@ fn deep_fail_overs() {
         millis: 1_500_000,
         calls: calls * 11 / 10,
         fail_overs,
-        stays: 500,
+        stays: 60,
         mix: Mix { sets: 10, ..USUAL.mix },
         every: &[
             (Event::KillActive, 60_000),

@@ -5,7 +5,11 @@
 //! - `cluster`: the servers as processes, with what is between them, etcd and their clients, and the
 //!   times at which each of them was active.
 //! - `courses`: random runs, of several clusters side by side. `course`: one cluster in such a run.
+//! - `stories`: for each rule, what brings out that it is broken. `planted`: servers that break one
+//!   must be convicted there, and those that do not must be acquitted.
 
 mod cluster;
 mod course;
 mod courses;
+mod planted;
+mod stories;

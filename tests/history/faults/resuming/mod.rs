@@ -15,13 +15,13 @@ mod clock;
 mod connection;
 mod controls;
 pub(super) mod library;
-mod planted;
+pub(super) mod planted;
 pub(super) mod proxy;
 pub(super) mod riding;
 mod runs;
 pub(super) mod session;
 pub(super) mod stage;
-mod stories;
+pub(super) mod stories;
 mod times;
 
 use crate::history::{Nanos, SECOND};

@@ -47,6 +47,8 @@ pub(crate) enum Act {
     Keep(Side),
     /// Passes on what was kept, and what comes.
     LetGo,
+    /// The same for what goes to this side.
+    LetGoTo(Side),
 }
 
 /// Which connections.
@@ -65,6 +67,8 @@ enum Order {
     Accept(bool, Nanos),
     /// What goes to this side of new connections is kept.
     KeepNew(Option<Side>),
+    /// The ends of clients are not passed on any more.
+    KeepEnds,
     End,
 }
 
@@ -94,6 +98,7 @@ impl Proxy {
             links: Vec::new(),
             accepts: true,
             keep_new: None,
+            keeps_ends: false,
         };
         let thread = Some(std::thread::spawn(move || carrier.run()));
         Self { address, orders, wake, thread }
@@ -126,6 +131,11 @@ impl Proxy {
 
     pub(crate) fn accept_after(&self, accepts: bool, after: Nanos) {
         self.order(Order::Accept(accepts, now() + after));
+    }
+
+    /// What a client has sent counts, although it has ended: its end is not passed on any more.
+    pub(crate) fn keep_ends(&self) {
+        self.order(Order::KeepEnds);
     }
 
     /// Keeps what goes to this side of connections that are made from now on.
@@ -171,6 +181,7 @@ struct Carrier {
     links: Vec<Link>,
     accepts: bool,
     keep_new: Option<Side>,
+    keeps_ends: bool,
 }
 
 impl Carrier {
@@ -183,7 +194,8 @@ impl Carrier {
                 return;
             }
             self.take_new();
-            self.links.iter_mut().for_each(Link::carry);
+            let keeps_ends = self.keeps_ends;
+            self.links.iter_mut().for_each(|link| link.carry(keeps_ends));
             self.links.retain(|link| link.sides.iter().any(Option::is_some));
         }
     }
@@ -204,7 +216,7 @@ impl Carrier {
         }
         let due = self.waiting.iter().filter_map(|order| match order {
             Order::Act(_, _, at) | Order::Accept(_, at) => Some(*at),
-            Order::KeepNew(_) | Order::End => None,
+            Order::KeepNew(_) | Order::KeepEnds | Order::End => None,
         });
         let wait = due.min().map_or(1000 * MILLISECOND, |due| due.saturating_sub(now()));
         let wait = Timespec::try_from(Duration::from_nanos(wait)).expect("a short time");
@@ -217,7 +229,7 @@ impl Carrier {
         let at = now();
         let is_due = |order: &mut Order| match order {
             Order::Act(_, _, due) | Order::Accept(_, due) => *due <= at,
-            Order::KeepNew(_) | Order::End => true,
+            Order::KeepNew(_) | Order::KeepEnds | Order::End => true,
         };
         for order in self.waiting.extract_if(.., is_due).collect::<Vec<_>>() {
             match order {
@@ -227,6 +239,7 @@ impl Carrier {
                 }
                 Order::Accept(accepts, _) => self.accepts = accepts,
                 Order::KeepNew(side) => self.keep_new = side,
+                Order::KeepEnds => self.keeps_ends = true,
                 Order::End => return true,
             }
         }
@@ -289,6 +302,7 @@ impl Link {
             Act::Reset(side) => self.reset(side),
             Act::Keep(side) => self.to[side as usize].is_kept = true,
             Act::LetGo => self.to.iter_mut().for_each(|pipe| pipe.is_kept = false),
+            Act::LetGoTo(side) => self.to[side as usize].is_kept = false,
         }
     }
 
@@ -300,10 +314,10 @@ impl Link {
         self.to[side as usize].bytes.clear();
     }
 
-    fn carry(&mut self) {
+    fn carry(&mut self, keeps_ends: bool) {
         for side in [Side::Client, Side::Server] {
             self.read(side);
-            self.write(side.other());
+            self.write(side.other(), keeps_ends && side == Side::Client);
         }
         let is_through = |pipe: &Pipe| pipe.end_is_passed && pipe.has_ended;
         if self.to.iter().all(is_through) {
@@ -345,7 +359,7 @@ impl Link {
         }
     }
 
-    fn write(&mut self, side: Side) {
+    fn write(&mut self, side: Side, end_is_kept: bool) {
         let pipe = &mut self.to[side as usize];
         let Some(socket) = &mut self.sides[side as usize] else { return };
         if pipe.is_kept {
@@ -362,7 +376,7 @@ impl Link {
                 }
             }
         }
-        if pipe.has_ended && !pipe.end_is_passed {
+        if pipe.has_ended && !pipe.end_is_passed && !end_is_kept {
             pipe.end_is_passed = true;
             // Fails only if it has ended.
             let _ = socket.shutdown(Shutdown::Write);

@@ -14,14 +14,14 @@ use crate::faults::gather::{Gathered, Life};
 use crate::faults::log::{Log, now};
 use crate::faults::run::{END_NOTICE_MAX, GRANT_DELAY_MAX};
 use crate::faults::wire::Lost;
-use crate::history::{History, Mode, Name, Nanos, Outcome, SECOND};
+use crate::history::{History, Mode, Name, Nanos, Outcome, SECOND, ServerLife};
 
 /// How long something may take that happens at once.
-pub(super) const AT_ONCE: Nanos = 20 * SECOND;
+pub(crate) const AT_ONCE: Nanos = 20 * SECOND;
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The stage. Several stories may share one server: each has names of its own.
-pub(super) struct Stage {
+pub(crate) struct Stage {
     directory: TempDir,
     clients: u64,
     /// Those that an operator has ended, each with a time before that.
@@ -29,21 +29,21 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap(), clients: 0, kicked: Vec::new() }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
     /// A server that the story ends and starts.
-    pub(super) fn server(&self) -> Daemon {
+    pub(crate) fn server(&self) -> Daemon {
         self.server_that_is(Path::new(env!("CARGO_BIN_EXE_lockd")), 12)
     }
 
     /// The same with this program, and this dead-peer timeout in seconds.
-    pub(super) fn server_that_is(&self, program: &Path, dead_peer_timeout: u64) -> Daemon {
+    pub(crate) fn server_that_is(&self, program: &Path, dead_peer_timeout: u64) -> Daemon {
         let mut daemon = Daemon::new(self.path(), &["--shared-excludes", "--allow-kick"], true);
         daemon.has_resumable();
         daemon.set_program(program);
@@ -53,14 +53,10 @@ impl Stage {
     }
 
     /// A client at this address, which is connected.
-    pub(super) fn client(&mut self, address: &str, broken: Option<Broken>) -> Actor {
-        let process = self.clients;
-        self.clients += 1;
-        let owner = format!("owner-{:016x}", now() ^ process);
-        let mut log = Log::create(&log_path(self.path(), process, 0)).unwrap();
-        log.opened(now(), &format!("client {process}, {owner}"));
+    pub(crate) fn client(&mut self, address: &str, broken: Option<Broken>) -> Actor {
+        let (mut log, owner) = self.log();
         log.can_resume();
-        let session = ResumableSession::new(address, &owner, process + 1);
+        let session = ResumableSession::new(address, &owner, self.clients);
         let session = match broken {
             Some(broken) => session.breaking(broken),
             None => session,
@@ -70,18 +66,33 @@ impl Stage {
         actor
     }
 
+    /// The log of another client, and its name.
+    pub(crate) fn log(&mut self) -> (Log, String) {
+        let process = self.clients;
+        self.clients += 1;
+        let owner = format!("owner-{:016x}", now() ^ process);
+        let mut log = Log::create(&log_path(self.path(), process, 0)).unwrap();
+        log.opened(now(), &format!("client {process}, {owner}"));
+        (log, owner)
+    }
+
     /// An operator ends the session of this client.
-    pub(super) fn kick(&mut self, daemon: &Daemon, client: &Actor) {
+    pub(crate) fn kick(&mut self, daemon: &Daemon, client: &Actor) {
         self.kicked.push((client.owner.clone(), now()));
         assert!(daemon.kick(&client.owner), "the client has a session");
     }
 
     /// What the clients have logged, judged.
-    pub(super) fn judge(self, daemon: &Daemon) -> (History, Verdict) {
+    pub(crate) fn judge(self, daemon: &Daemon) -> (History, Verdict) {
+        self.judge_with(&daemon.lives)
+    }
+
+    /// The same with servers of which this is known.
+    pub(crate) fn judge_with(self, servers: &[ServerLife]) -> (History, Verdict) {
         let life = |process| Life { process, killed: None, gone: now(), pauses: Vec::new() };
         let lives: Vec<Life> = (0..self.clients).map(life).collect();
         let mut gathered = Gathered::of(&lives, self.path(), 1, now());
-        gathered.history.servers.clone_from(&daemon.lives);
+        gathered.history.servers = servers.to_vec();
         self.kicked.iter().for_each(|(owner, since)| gathered.was_ended(owner, *since));
         let rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: END_NOTICE_MAX };
         let verdict = check(&gathered.history, &rules);
@@ -90,7 +101,7 @@ impl Stage {
 }
 
 /// A client in a story.
-pub(super) struct Actor {
+pub(crate) struct Actor {
     session: Option<ResumableSession>,
     log: Log,
     owner: String,
@@ -101,36 +112,36 @@ impl Actor {
         self.session.as_mut().expect("it has not ended")
     }
 
-    pub(super) fn acquire(&mut self, name: Name, limit: Option<Nanos>) -> Outcome {
+    pub(crate) fn acquire(&mut self, name: Name, limit: Option<Nanos>) -> Outcome {
         let Self { session, log, .. } = self;
         let session = session.as_mut().expect("it has not ended");
         session.acquire(&[(name, Mode::Exclusive)], limit, false, log).unwrap_or(Outcome::Unknown)
     }
 
     /// Acquires what is free, or will be.
-    pub(super) fn must_acquire(&mut self, name: Name) {
+    pub(crate) fn must_acquire(&mut self, name: Name) {
         let outcome = self.acquire(name, Some(60 * SECOND));
         assert!(matches!(outcome, Outcome::Granted(_)), "{outcome:?}");
     }
 
-    pub(super) fn release(&mut self, name: Name) -> Result<Outcome, Lost> {
+    pub(crate) fn release(&mut self, name: Name) -> Result<Outcome, Lost> {
         let Self { session, log, .. } = self;
         session.as_mut().expect("it has not ended").release(&[(name, Mode::Exclusive)], log)
     }
 
-    pub(super) fn holders(&mut self, name: Name) -> Outcome {
+    pub(crate) fn holders(&mut self, name: Name) -> Outcome {
         let Self { session, log, .. } = self;
         session.as_mut().expect("it has not ended").inspect(name, log).unwrap_or(Outcome::Unknown)
     }
 
     /// Looks once.
-    pub(super) fn look(&mut self) -> Standing {
+    pub(crate) fn look(&mut self) -> Standing {
         let Self { session, log, .. } = self;
         session.as_mut().expect("it has not ended").look(log)
     }
 
     /// Looks again and again until `until`, or it has lost its session.
-    pub(super) fn goes_on_until(&mut self, until: Nanos) -> Standing {
+    pub(crate) fn goes_on_until(&mut self, until: Nanos) -> Standing {
         loop {
             match self.look() {
                 Standing::Lost => return Standing::Lost,
@@ -141,7 +152,7 @@ impl Actor {
     }
 
     /// Looks until its standing is this. When that was.
-    pub(super) fn until(&mut self, what: &str, standing: Standing, deadline: Nanos) -> Nanos {
+    pub(crate) fn until(&mut self, what: &str, standing: Standing, deadline: Nanos) -> Nanos {
         loop {
             let seen = self.look();
             if seen == standing {
@@ -153,7 +164,7 @@ impl Actor {
     }
 
     /// It finds out whether it still has its session.
-    pub(super) fn is_certain(&mut self) {
+    pub(crate) fn is_certain(&mut self) {
         let deadline = now() + AT_ONCE;
         while self.look() == Standing::InDoubt {
             assert!(now() < deadline, "A is in doubt for ever");
@@ -162,7 +173,7 @@ impl Actor {
     }
 
     /// Its machine sleeps, with its clock stopped, while this happens.
-    pub(super) fn sleep_while<R>(&mut self, happens: impl FnOnce() -> R) -> R {
+    pub(crate) fn sleep_while<R>(&mut self, happens: impl FnOnce() -> R) -> R {
         let Self { session, log, .. } = self;
         let since = session.as_mut().expect("it has not ended").sleep(log);
         let result = happens();
@@ -171,7 +182,7 @@ impl Actor {
     }
 
     /// It is told that it has lost, or ends by itself.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         let Some(mut session) = self.session.take() else { return };
         let at = now();
         match session.look(&mut self.log) {
@@ -184,7 +195,7 @@ impl Actor {
     }
 
     /// It dies: its kernel ends its connections. With input that it has not read, by a reset.
-    pub(super) fn die(&mut self, with_unread_input: bool) {
+    pub(crate) fn die(&mut self, with_unread_input: bool) {
         self.log.ending_at(now());
         let Some(socket) = self.session.take().and_then(ResumableSession::into_socket) else { return };
         if with_unread_input {

@@ -16,10 +16,10 @@ use crate::faults::log::now;
 use crate::history::{MILLISECOND, Name, Nanos, Outcome, SECOND};
 
 /// For how long both go on once B has the lock.
-const BOTH: Nanos = 300 * MILLISECOND;
+pub(crate) const BOTH: Nanos = 300 * MILLISECOND;
 
 /// B gets the lock, however long that takes, while A does what `meanwhile` says. When B had it.
-fn while_b_waits(b: &mut Actor, x: Name, mut meanwhile: impl FnMut()) -> Nanos {
+pub(crate) fn while_b_waits(b: &mut Actor, x: Name, mut meanwhile: impl FnMut()) -> Nanos {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| {
             b.must_acquire(x);
