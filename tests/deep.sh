@@ -6,7 +6,8 @@
 #     tests/deep.sh [PART...]
 #
 # FUZZ_SECONDS (60) sets how long each fuzz target runs, LOCKD_PERIODS (180) through how many periods
-# of a crontab the hosts go.
+# of a crontab the hosts go. LOCKD_CLUSTERS (10), LOCKD_CALLS (1000000) and LOCKD_FAIL_OVERS (200) set
+# how many clusters take over side by side, and what all of them together must have gone through.
 set -u
 cd "$(dirname "$0")/.."
 
@@ -22,9 +23,11 @@ deep_tests() {
     "$cargo" test --release --locked --test "$program" -- --ignored --nocapture --test-threads=1 "$@"
 }
 
-histories() { deep_tests history --skip deep_upgrades --skip faults::resuming; }
+histories() { deep_tests history --skip deep_upgrades --skip faults::resuming --skip faults::failovers; }
 # Two million calls of sessions that resume, planted faults of the server, and the times that it takes.
 resuming() { deep_tests history faults::resuming; }
+# A million calls across 200 fail-overs of clusters on etcd, planted faults, and the times that it takes.
+fail_overs() { deep_tests history faults::failovers; }
 # A million calls amid upgrades, and upgrades of up to 5,000 connections with the times that they take.
 deep_upgrades() { deep_tests history deep_upgrades && deep_tests upgrade deep_scale; }
 cable() { deep_tests cable; }
@@ -66,7 +69,7 @@ run() {
 
 summary=
 failed=
-[ $# -gt 0 ] || set -- histories resuming deep_upgrades cable conformance waiters deep_jobs attacks deep_upgrade_kills interleavings sanitizers miri fuzzing
+[ $# -gt 0 ] || set -- histories resuming fail_overs deep_upgrades cable conformance waiters deep_jobs attacks deep_upgrade_kills interleavings sanitizers miri fuzzing
 for part; do run "$part"; done
 printf '\n%s' "$summary"
 [ -z "$failed" ]

@@ -6,10 +6,12 @@
 //!   times at which each of them was active.
 //! - `courses`: random runs, of several clusters side by side. `course`: one cluster in such a run.
 //! - `stories`: for each rule, what brings out that it is broken. `planted`: servers that break one
-//!   must be convicted there, and those that do not must be acquitted.
+//!   must be convicted there, and those that do not must be acquitted. `times`: how long all that
+//!   takes.
 
 mod cluster;
 mod course;
 mod courses;
 mod planted;
 mod stories;
+mod times;
