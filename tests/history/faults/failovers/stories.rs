@@ -75,18 +75,30 @@ impl Scene {
 pub(super) struct TextActor {
     client: Option<Client>,
     log: Log,
+    /// Before its connection was last seen to stand.
+    stood_at: Nanos,
 }
 
 impl TextActor {
     fn connect(address: &str, (log, owner): (Log, String)) -> Self {
         let client = Client::connect(Protocol::Glockd, address, &owner).expect("the server listens");
-        Self { client: Some(client), log }
+        Self { client: Some(client), log, stood_at: now() }
+    }
+
+    /// Looks whether its connection stands.
+    fn look(&mut self) -> bool {
+        let at = now();
+        let stands = self.client.as_ref().is_some_and(Client::stands);
+        if stands {
+            self.stood_at = at;
+        }
+        stands
     }
 
     /// Goes on for a while, if its connection stands so long.
-    fn goes_on(&self, time: Nanos) {
+    fn goes_on(&mut self, time: Nanos) {
         let until = now() + time;
-        while now() < until && self.client.as_ref().is_some_and(Client::stands) {
+        while now() < until && self.look() {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -105,15 +117,11 @@ impl TextActor {
         assert!(matches!(outcome, Ok(Outcome::Granted(_))), "{outcome:?}");
     }
 
-    /// It ends, or has found that its connection has.
+    /// It ends, or its connection has.
     pub(super) fn end(&mut self) {
+        self.look();
         let Some(client) = self.client.take() else { return };
-        let at = now();
-        if client.stands() {
-            self.log.ending_at(at);
-        } else {
-            self.log.lost();
-        }
+        self.log.ending_at(self.stood_at);
         client.close();
         self.log.gone();
         self.log.flush();
@@ -173,7 +181,7 @@ pub(super) fn a_stopped_server_keeps_its_clients(scene: &mut Scene) {
     scene.cluster.signal(first, Signal::STOP);
     scene.cluster.until_active_after(first);
     let mut b = scene.direct();
-    b.must_acquire(X);
+    while_b_waits(&mut b, X, || _ = a.look());
     b.goes_on_until(now() + BOTH);
     a.end();
 }
