@@ -58,6 +58,7 @@ fn run(course: Course) -> Vec<(History, Verdict)> {
 /// Stops the leader of etcd again and again, until the run is over. How often it has.
 fn stop_leaders(etcd: &mut EtcdCluster, course: Course, seed: u64, is_over: &AtomicBool) -> usize {
     let mut random = Random::for_part(seed, 8);
+    let every = course.etcd_every;
     let wait = |millis: u64| {
         let until = Instant::now() + Duration::from_millis(millis);
         while Instant::now() < until && !is_over.load(Ordering::Relaxed) {
@@ -65,8 +66,8 @@ fn stop_leaders(etcd: &mut EtcdCluster, course: Course, seed: u64, is_over: &Ato
         }
     };
     let mut stops = 0;
-    while course.etcd_every > 0 {
-        wait(random.between(course.etcd_every / 2, course.etcd_every * 3 / 2));
+    loop {
+        wait(random.between(every / 2, every * 3 / 2));
         if is_over.load(Ordering::Relaxed) {
             break;
         }
@@ -119,7 +120,7 @@ const USUAL: Course = Course {
         (Event::Cut, 500),
         (Event::Outage, 12_000),
     ],
-    etcd_every: 0,
+    etcd_every: 25_000,
     stays: 25,
 };
 
