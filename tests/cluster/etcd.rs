@@ -261,7 +261,7 @@ fn free_port() -> u16 {
     }
 }
 
-fn data_directory() -> TempDir {
+pub(crate) fn data_directory() -> TempDir {
     let memory = Path::new("/dev/shm");
     let has_room =
         rustix::fs::statvfs(memory).is_ok_and(|of| of.f_bavail.saturating_mul(of.f_frsize) > ROOM_BYTES);

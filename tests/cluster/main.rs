@@ -11,6 +11,7 @@ mod etcd_access;
 mod etcd_client;
 mod etcd_gone;
 mod etcd_keys;
+mod example;
 mod holding;
 mod proxy;
 mod servers;
