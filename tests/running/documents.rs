@@ -94,10 +94,11 @@ fn the_documents_say_which_options_need_a_restart() {
 }
 
 /// The documents for users, by their paths.
-const DOCUMENTS: [&str; 14] = [
+const DOCUMENTS: [&str; 16] = [
     "README.md",
     "ARCHITECTURE.md",
     "DESIGN.md",
+    "docs/availability.md",
     "docs/c-api.md",
     "docs/cron.md",
     "docs/guarantees.md",
@@ -109,6 +110,7 @@ const DOCUMENTS: [&str; 14] = [
     "bindings/php/docs/moving.md",
     "bindings/php/docs/symfony.md",
     "bindings/php/docs/wordpress.md",
+    "examples/cluster/README.md",
 ];
 
 /// What a heading is called in a link: `## The page's 2 rows` is `the-pages-2-rows`.
