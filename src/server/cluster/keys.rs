@@ -64,8 +64,9 @@ impl Keys {
 #[serde(rename_all = "camelCase")]
 pub(super) struct LeaderKey {
     version: u32,
-    /// The number of the run.
-    pub(super) epoch: u64,
+    /// The number of the run. The server finds that out after its first write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) epoch: Option<u64>,
     /// A random id of the process.
     pub(super) server: String,
     /// Counts the writes of the process, so that it recognizes each of them.
@@ -79,8 +80,8 @@ pub(super) struct LeaderKey {
 }
 
 impl LeaderKey {
-    pub(super) fn new(server: String, epoch: u64, address: Option<String>) -> Self {
-        Self { version: VERSION, epoch, server, write: 0, address, vacated: false }
+    pub(super) fn new(server: String, address: Option<String>) -> Self {
+        Self { version: VERSION, epoch: None, server, write: 0, address, vacated: false }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -158,8 +159,10 @@ mod tests {
 
     #[test]
     fn what_another_version_has_written_is_not_understood() {
-        let key = LeaderKey::new("me".to_owned(), 3, Some("a:1".to_owned()));
-        assert_eq!(LeaderKey::parse(&key.encode()), Some(key.clone()));
+        let key = LeaderKey::new("me".to_owned(), Some("a:1".to_owned()));
+        for key in [&key, &LeaderKey { epoch: Some(3), ..key.clone() }] {
+            assert_eq!(LeaderKey::parse(&key.encode()).as_ref(), Some(key));
+        }
         assert_eq!(LeaderKey::parse(&LeaderKey { version: 2, ..key }.encode()), None);
         assert_eq!(LeaderKey::parse(b"something else"), None);
     }

@@ -51,6 +51,8 @@ pub(super) struct Leadership {
     unknown: Vec<(u64, BootTime)>,
     /// When the last attempt was begun.
     attempted: BootTime,
+    /// Whether the key says something new, which is not to wait for the next regular write.
+    has_news: bool,
     has_failed: bool,
 }
 
@@ -98,6 +100,7 @@ impl Leadership {
             sent,
             unknown,
             attempted: sent,
+            has_news: false,
             has_failed: false,
         }))
     }
@@ -107,9 +110,10 @@ impl Leadership {
         self.term
     }
 
-    /// The number of the run, for the next writes.
+    /// Has the key tell the number of the run, from now on.
     pub(super) fn set_epoch(&mut self, epoch: u64) {
-        self.key.epoch = epoch;
+        self.key.epoch = Some(epoch);
+        self.has_news = true;
     }
 
     /// Until when the server may speak.
@@ -124,6 +128,9 @@ impl Leadership {
 
     /// When it is to say again that it is active.
     pub(super) fn due(&self) -> BootTime {
+        if self.has_news {
+            return self.attempted;
+        }
         let interval = if self.has_failed { self.times.look_interval() } else { self.times.renew_interval() };
         self.attempted + interval
     }
@@ -131,6 +138,7 @@ impl Leadership {
     /// Says that the server is still active, once.
     pub(super) fn renew(&mut self) -> Renewal {
         self.attempted = BootTime::now();
+        self.has_news = false;
         let renewal = match self.write() {
             Ok(true) => Renewal::Renewed,
             Ok(false) => self.look(),

@@ -181,7 +181,7 @@ struct RunningMember {
 /// What a standby does next.
 enum StandbyStep {
     GoOn,
-    TakeOver { revision: i64, settings: i64, epoch: u64 },
+    TakeOver { revision: i64, settings: i64 },
 }
 
 impl RunningMember {
@@ -200,9 +200,9 @@ impl RunningMember {
         loop {
             match self.look() {
                 Ok(StandbyStep::GoOn) => self.note_etcd(None),
-                Ok(StandbyStep::TakeOver { revision, settings, epoch }) => {
+                Ok(StandbyStep::TakeOver { revision, settings }) => {
                     self.note_etcd(None);
-                    match self.take_over(revision, settings, epoch) {
+                    match self.take_over(revision, settings) {
                         Ok(None) => self.look_anew(),
                         Ok(Some(leadership)) => return self.be_active(leadership),
                         Err(error) => self.note_etcd(Some(&error)),
@@ -247,8 +247,7 @@ impl RunningMember {
             }
         }
         if is_vacated || age >= self.task.times.take_over_after() {
-            let epoch = key.map_or(0, |key| key.epoch);
-            return Ok(StandbyStep::TakeOver { revision, settings, epoch });
+            return Ok(StandbyStep::TakeOver { revision, settings });
         }
         Ok(StandbyStep::GoOn)
     }
@@ -256,9 +255,9 @@ impl RunningMember {
     fn note_leader(&self, key: &LeaderKey) {
         let address = key.address.as_deref();
         if self.reader.note_leader(&key.server, key.epoch, address) {
-            // Without the number of its run: the key has that only from the next write on.
             let place = address.unwrap_or("a server without an address");
-            log::info!("the active server of the cluster {} is {place}", self.task.cluster);
+            let run = key.epoch.map_or_else(String::new, |epoch| format!(" (run {epoch})"));
+            log::info!("the active server of the cluster {} is {place}{run}", self.task.cluster);
         }
         self.task.surroundings.set_active_elsewhere(address);
     }
@@ -284,8 +283,8 @@ impl RunningMember {
         Err(StandbyError::NotYet)
     }
 
-    fn take_over(&self, leader: i64, settings: i64, epoch: u64) -> Result<Option<Leadership>, String> {
-        let key = LeaderKey::new(self.server.clone(), epoch, self.task.address.clone());
+    fn take_over(&self, leader: i64, settings: i64) -> Result<Option<Leadership>, String> {
+        let key = LeaderKey::new(self.server.clone(), self.task.address.clone());
         let MemberTask { consensus, times, limiter, .. } = &self.task;
         let (consensus, limiter) = (consensus.clone(), limiter.clone());
         Leadership::take_over(consensus, self.keys.clone(), *times, limiter, key, (leader, settings))
@@ -323,7 +322,8 @@ impl RunningMember {
             match activation.prepare() {
                 Ok((store, next)) => {
                     leadership.set_epoch(store.epoch);
-                    self.reader.note_leader(&self.server, store.epoch, self.task.address.as_deref());
+                    let address = self.task.address.as_deref();
+                    self.reader.note_leader(&self.server, Some(store.epoch), address);
                     let keeper = Activation::begin(&self.task.broker, store, next);
                     let keeper = keeper.map_err(|error| MemberEvent::Over(error.to_string()))?;
                     self.reader.note_active(leadership.limit());

@@ -60,14 +60,14 @@ impl ClusterReader {
     }
 
     /// Notes who is active. Returns whether that is another server than before.
-    pub(super) fn note_leader(&self, server: &str, epoch: u64, address: Option<&str>) -> bool {
+    pub(super) fn note_leader(&self, server: &str, epoch: Option<u64>, address: Option<&str>) -> bool {
         let mut status = self.0.lock();
         let is_new = status.leader.as_deref() != Some(server);
         if is_new {
             status.view.leader_changes += 1;
             status.leader = Some(server.to_owned());
         }
-        status.view.epoch = epoch;
+        status.view.epoch = epoch.unwrap_or(0);
         status.view.active = address.map(str::to_owned);
         is_new
     }
