@@ -101,6 +101,15 @@ pub(super) struct Standby {
     pub(super) active: Option<String>,
 }
 
+/// What an active server of a cluster tells of that.
+#[derive(Clone, Debug)]
+pub(super) struct ClusterRun {
+    /// The name of the cluster.
+    pub(super) cluster: String,
+    /// The number of this server's run.
+    pub(super) epoch: u64,
+}
+
 pub(super) struct ServerState {
     pub(super) broker: Broker,
     config: RwLock<Arc<Config>>,
@@ -118,6 +127,8 @@ pub(super) struct ServerState {
     pub(super) resumable: ResumableSessions,
     /// While this is a standby, no connection gets a session.
     pub(super) standby: Mutex<Option<Standby>>,
+    /// Set once this is the active server of a cluster.
+    pub(super) cluster_run: Mutex<Option<ClusterRun>>,
     /// How many connections have ended whose sessions may resume.
     pub(super) in_doubt_now: AtomicUsize,
     pub(super) lockd_commands: CommandCounts,
@@ -213,6 +224,7 @@ impl ServerState {
             upgrades: Mutex::default(),
             resumable: ResumableSessions::default(),
             standby: Mutex::default(),
+            cluster_run: Mutex::default(),
             in_doubt_now: AtomicUsize::new(0),
             lockd_commands: CommandCounts::default(),
             glockd_commands: CommandCounts::default(),

@@ -41,7 +41,7 @@ use crate::etcd::{Etcd, EtcdUrl};
 use crate::os::sync::Arc;
 use crate::server::Server;
 use crate::server::keeper::Resumption;
-use crate::server::server_state::ServerState;
+use crate::server::server_state::{ClusterRun, ServerState, Standby};
 
 /// How a server becomes a member of a cluster.
 #[derive(Clone, Debug)]
@@ -100,9 +100,12 @@ impl Surroundings for ServedStandby {
     }
 
     fn begin(&self, resumption: Resumption) {
-        // Last the standby: from then on, clients get sessions.
+        let epoch = resumption.epoch();
         self.0.resumable.set_resumption(Some(resumption));
         let _ = self.0.became_active.set(Instant::now());
+        let standby = self.0.standby.lock().clone();
+        *self.0.cluster_run.lock() = standby.map(|Standby { cluster, .. }| ClusterRun { cluster, epoch });
+        // Last the standby: from then on, clients get sessions.
         *self.0.standby.lock() = None;
     }
 }

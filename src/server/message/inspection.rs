@@ -2,11 +2,13 @@
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use super::super::server_state::ClusterRun;
 use super::super::statistics::{STATISTICS, ServerStats};
 use super::service::Call;
 use crate::broker::{PageQuery, Space};
 use crate::wire::message::{
-    InspectResult, ListResult, LockPage, LockResult, Status, parse_inspect, parse_list,
+    ClusterMembership, ClusterRole, InspectResult, ListResult, LockPage, LockResult, Status, parse_inspect,
+    parse_list,
 };
 
 pub(super) fn inspect(call: &mut Call<'_, '_>) {
@@ -40,8 +42,12 @@ pub(super) fn list(call: &mut Call<'_, '_>) {
     });
 }
 
-/// The result of `stats`: one flat object with every number of the table.
-struct StatsResult(ServerStats);
+/// The result of `stats`: one object with every number of the table, and of the active server of a
+/// cluster what it is there.
+struct StatsResult {
+    stats: ServerStats,
+    cluster: Option<ClusterRun>,
+}
 
 impl Serialize for StatsResult {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -50,13 +56,19 @@ impl Serialize for StatsResult {
         map.serialize_entry("version", env!("CARGO_PKG_VERSION"))?;
         map.serialize_entry("pid", &std::process::id())?;
         for statistic in &STATISTICS {
-            map.serialize_entry(statistic.key, &statistic.value(&self.0))?;
+            map.serialize_entry(statistic.key, &statistic.value(&self.stats))?;
+        }
+        if let Some(ClusterRun { cluster, epoch }) = &self.cluster {
+            let membership =
+                ClusterMembership { name: cluster.clone(), epoch: *epoch, role: ClusterRole::Active };
+            map.serialize_entry("cluster", &membership)?;
         }
         map.end()
     }
 }
 
 pub(super) fn stats(call: &mut Call<'_, '_>) {
-    let stats = call.connection.base.server.stats();
-    call.reply(&StatsResult(stats));
+    let server = &call.connection.base.server;
+    let result = StatsResult { stats: server.stats(), cluster: server.cluster_run.lock().clone() };
+    call.reply(&result);
 }

@@ -20,8 +20,8 @@ pub use crate::os::Keepalive;
 pub use envelope::{BadMessage, ReplyEnvelope, RequestEnvelope, encode_request, parse, parse_reply};
 pub use listing::{InspectResult, ListResult, ListedHolder, ListedLock, ListedWaiter, LockPage};
 pub use replies::{
-    Cause, HelloResult, LockResult, OldUnlockReply, Status, encode_error, encode_granted, encode_pong,
-    encode_result, encode_status, encode_unknown,
+    Cause, ClusterMembership, ClusterRole, HelloResult, LockResult, OldUnlockReply, Status, encode_error,
+    encode_granted, encode_pong, encode_result, encode_status, encode_unknown,
 };
 pub use requests::{
     CancelRequest, Claim, ConvertRequest, HelloRequest, IdentifyRequest, InspectRequest, KickRequest,

@@ -188,6 +188,28 @@ pub struct HelloResult {
     pub resume: Option<ResumeGrant>,
 }
 
+/// What a server is in its cluster, in the result of `stats`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterMembership {
+    /// The name of the cluster.
+    pub name: String,
+    /// The number of the server's run as the active one.
+    pub epoch: u64,
+    /// Always `Active` so far: a standby does not answer `stats`.
+    pub role: ClusterRole,
+}
+
+/// What one of several servers is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ClusterRole {
+    /// The one that has the locks.
+    Active,
+    /// A role that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
 /// Appends `{"id":…,"result":…}`.
 ///
 /// If the result cannot be written as JSON, `{"id":…,"error":…}` is written instead, so that its
