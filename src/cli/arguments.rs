@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::bench::BenchOptions;
+use super::cluster_status::ClusterCommand;
 use super::control::{StandDownOptions, UpgradeOptions};
 use super::options::ServeOptions;
 use super::run::RunOptions;
@@ -51,6 +52,9 @@ pub(super) enum CliCommand {
     Upgrade(UpgradeOptions),
     /// Let the active server of a cluster hand over to another one
     StandDown(StandDownOptions),
+    /// Show the servers of a cluster
+    #[command(subcommand, disable_help_subcommand = true)]
+    Cluster(ClusterCommand),
     /// Measure a server under load: requests per second, latencies, CPU time, memory
     Bench(BenchOptions),
     /// Print the completions for a shell, to be sourced or installed

@@ -70,7 +70,10 @@ fn write_pages(directory: &Path, date: &str) -> io::Result<()> {
     let mut program = public_command();
     program.build();
     write_page(directory, date, &program)?;
-    program.get_subcommands().try_for_each(|command| write_page(directory, date, command))
+    program.get_subcommands().try_for_each(|command| {
+        write_page(directory, date, command)?;
+        command.get_subcommands().try_for_each(|command| write_page(directory, date, command))
+    })
 }
 
 fn write_page(directory: &Path, date: &str, command: &Command) -> io::Result<()> {
@@ -83,15 +86,17 @@ fn write_page(directory: &Path, date: &str, command: &Command) -> io::Result<()>
     // clap_mangen separates the paragraphs of an option's text by empty lines, about which
     // formatters warn.
     let mut page = String::from_utf8_lossy(&page).replace("\n.br\n\n.br\n", "\n.sp\n");
-    let others: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
-    if !others.is_empty() || command.get_name() == "serve" {
+    let name = |command: &Command| command.get_display_name().unwrap_or(command.get_name()).to_owned();
+    let others: Vec<String> = command.get_subcommands().map(name).collect();
+    if ["lockd", "serve"].contains(&command.get_name()) {
         page += &format!("{SERVER_SECTIONS}.SH \"EXIT STATUS\"\n{SERVER_EXIT_STATUS}\n");
     }
     page += ".SH \"SEE ALSO\"\n";
     if others.is_empty() {
         page += ".BR lockd (1)\n";
     } else {
-        let others: Vec<String> = others.iter().map(|name| format!(".BR lockd\\-{name} (1)")).collect();
+        let others: Vec<String> =
+            others.iter().map(|name| format!(".BR {} (1)", name.replace('-', "\\-"))).collect();
         page += &format!("{}\n", others.join(" ,\n"));
     }
     fs::write(directory.join(man.get_filename()), page)

@@ -7,7 +7,7 @@
 //! - `options`: the server's options; `configuration`: where they are read from; `reload`: what a
 //!   reload changes.
 //! - `upgrade`: the server becomes the next version of the program. `control`: orders for it.
-//!   `cluster_member`: the server as one of several.
+//!   `cluster_member`: the server as one of several. `cluster_status`: what each of them is.
 //!   `signal_gate`: the signals that direct it.
 //! - `http`: the server's pages. `logging`, `systemd`, `pidfile`, `privileges`, `grace_log`: what
 //!   a daemon needs.
@@ -24,6 +24,7 @@ mod arguments;
 mod bench;
 mod chain;
 mod cluster_member;
+mod cluster_status;
 mod command_place;
 mod configuration;
 mod control;
@@ -68,6 +69,7 @@ pub(crate) fn main() -> ExitCode {
         CliCommand::Kick(options) => show::kick(&options),
         CliCommand::Upgrade(options) => control::upgrade(&options),
         CliCommand::StandDown(options) => control::stand_down(&options),
+        CliCommand::Cluster(command) => cluster_status::cluster(&command),
         CliCommand::Bench(options) => bench::bench(&options),
         CliCommand::Completions { shell } => generate::completions(shell),
         CliCommand::Man { directory, date } => generate::man(&directory, &date),

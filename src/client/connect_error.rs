@@ -36,6 +36,8 @@ pub enum ConnectError {
         reason: String,
         /// The kind of the reason.
         kind: ConnectErrorKind,
+        /// Where clients reach the active server, if this one is a standby and knows that.
+        active: Option<String>,
     },
     /// A server that may be at several places is at none of them now: the error of each place, in
     /// the order in which they were tried.
@@ -168,16 +170,25 @@ impl ConnectError {
         }
     }
 
+    /// The reason alone, without the address of the server if there is only one.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Unresolved { error, .. } => format!("its host name cannot be resolved: {error}"),
+            Self::Unreachable { error, .. } => error.to_string(),
+            Self::Refused { reason, .. } => reason.clone(),
+            Self::Url(_) | Self::AtNoPlace { .. } | Self::NoneOfSeveral(_) => self.to_string(),
+        }
+    }
+
     /// The place of a group, and why the server is not there.
     fn at_place(&self) -> String {
         match self {
-            Self::Unresolved { server, error } => {
-                format!("{server}: its host name cannot be resolved: {error}")
-            }
-            Self::Unreachable { server, error } => format!("{server}: {error}"),
             Self::Refused { server, kind: ConnectErrorKind::Standby, .. } => format!("{server}: standby"),
-            Self::Refused { server, reason, .. } => format!("{server}: {reason}"),
-            Self::Url(_) | Self::AtNoPlace { .. } | Self::NoneOfSeveral(_) => self.to_string(),
+            Self::Unresolved { server, .. }
+            | Self::Unreachable { server, .. }
+            | Self::Refused { server, .. } => format!("{server}: {}", self.reason()),
+            Self::Url(_) | Self::AtNoPlace { .. } | Self::NoneOfSeveral(_) => self.reason(),
         }
     }
 
@@ -205,11 +216,18 @@ impl From<BadUrl> for ConnectError {
 pub(super) struct ConnectRefusal {
     pub(super) kind: ConnectErrorKind,
     pub(super) reason: String,
+    /// Of a standby that knows the active server.
+    active: Option<String>,
 }
 
 impl ConnectRefusal {
     pub(super) fn new(kind: ConnectErrorKind, reason: impl Into<String>) -> Self {
-        Self { kind, reason: reason.into() }
+        Self { kind, reason: reason.into(), active: None }
+    }
+
+    /// The server is a standby, and says where the active one is if it knows that.
+    pub(super) fn standby(reason: String, active: Option<String>) -> Self {
+        Self { active, ..Self::new(ConnectErrorKind::Standby, reason) }
     }
 
     /// The connection was lost before the server's first answer. A server that says nothing before
@@ -252,8 +270,8 @@ impl ConnectRefusal {
 
     /// As the error of the server with this address.
     pub(super) fn of(self, server: &impl fmt::Display) -> ConnectError {
-        let Self { kind, reason } = self;
-        ConnectError::Refused { server: server.to_string(), reason, kind }
+        let Self { kind, reason, active } = self;
+        ConnectError::Refused { server: server.to_string(), reason, kind, active }
     }
 }
 

@@ -174,6 +174,19 @@ impl ServerUrl {
         self.places.len() > 1
     }
 
+    /// Each place where the server may be, as it is written, and the address of a server at this place
+    /// alone.
+    #[must_use]
+    pub fn each_place(&self) -> Vec<(String, String)> {
+        let (scheme, rest) = match self.text.split_once("://") {
+            Some(parts) if unix_path(&self.text).is_none() => parts,
+            _ => return vec![(self.address.clone(), self.text.clone())],
+        };
+        let (places, files) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
+        let alone = |place: &str| (place.to_owned(), format!("{scheme}://{place}{files}"));
+        places.split(',').map(str::trim).map(alone).collect()
+    }
+
     fn is_at(&self, endpoint: &Endpoint) -> bool {
         self.places.iter().any(|place| place.endpoint == *endpoint)
     }

@@ -256,7 +256,7 @@ mod tests {
     fn an_unreachable_server_and_a_refusing_one_have_different_statuses() {
         let refused = |kind| {
             let (server, reason) = ("tcp://a".to_owned(), "no".to_owned());
-            ConnectError::Refused { server, reason, kind }
+            ConnectError::Refused { server, reason, kind, active: None }
         };
         let status = |error| Failure::from(error).status;
         for kind in [ConnectErrorKind::TimedOut, ConnectErrorKind::Closed, ConnectErrorKind::Local] {

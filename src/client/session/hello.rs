@@ -91,12 +91,12 @@ pub(in crate::client) fn read_hello(
 /// Whether the answer to `hello` is a refusal, and of what kind.
 pub(in crate::client) fn check_refusal(reply: &RawValue, shown: Option<&Path>) -> Result<(), ConnectRefusal> {
     let result = serde_json::from_str::<LockResult>(reply.get());
-    let Ok(LockResult { status: Status::Refused, reason: Some(reason), cause, .. }) = result else {
+    let Ok(LockResult { status: Status::Refused, reason: Some(reason), cause, active, .. }) = result else {
         return Ok(());
     };
     Err(match cause {
         Some(Cause::Stopping) => ConnectRefusal::new(ConnectErrorKind::Closed, reason),
-        Some(Cause::Standby) => ConnectRefusal::new(ConnectErrorKind::Standby, reason),
+        Some(Cause::Standby) => ConnectRefusal::standby(reason, active),
         Some(Cause::Grace | Cause::Other) | None => ConnectRefusal::secret(shown, &reason),
     })
 }

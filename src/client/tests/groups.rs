@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use super::*;
 use crate::client::dial::ConnectOptions;
 use crate::client::fake_server::serve_standby;
-use crate::client::{ConnectErrorKind, ServerUrl, WaitHook};
+use crate::client::{ConnectError, ConnectErrorKind, ServerUrl, WaitHook};
 
 /// A place where nothing listens.
 fn closed() -> String {
@@ -86,6 +86,8 @@ fn if_no_place_is_active_the_error_names_each_and_counts_as_absence() {
     let error = RemoteSession::connect(&alone, None, SOON).err().unwrap();
     assert_eq!(error.kind(), ConnectErrorKind::Standby);
     assert!(error.to_string().contains("the active server is b:1"), "{error}");
+    let ConnectError::Refused { active, .. } = error else { panic!("{error}") };
+    assert_eq!(active.as_deref(), Some("b:1"));
     refuses.join().unwrap();
 }
 

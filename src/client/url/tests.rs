@@ -192,3 +192,29 @@ fn names_are_spread_by_the_sorted_places_of_a_group() {
         assert_eq!(ServerUrl::index_for(&servers, name.as_bytes()), server, "{name}");
     }
 }
+
+#[test]
+fn each_place_has_an_address_that_is_for_it_alone() {
+    for (text, expected) in [
+        ("tcp://a:1", &[("a:1", "tcp://a:1")][..]),
+        (
+            "tls://b:1, [::1]:2,c?ca=/x&resume",
+            &[
+                ("b:1", "tls://b:1?ca=/x&resume"),
+                ("[::1]:2", "tls://[::1]:2?ca=/x&resume"),
+                ("c", "tls://c?ca=/x&resume"),
+            ],
+        ),
+        ("unix:/a?resume", &[("unix:/a", "unix:/a?resume")]),
+        ("unix:///a?b", &[("unix:///a?b", "unix:///a?b")]),
+    ] {
+        let servers = ServerUrl::parse_list(text).unwrap();
+        let [server] = servers.as_slice() else { panic!("several servers: {text}") };
+        let found = server.each_place();
+        let found: Vec<_> = found.iter().map(|(place, alone)| (place.as_str(), alone.as_str())).collect();
+        assert_eq!(found, expected, "{text}");
+        for (_, alone) in expected {
+            assert!(!alone.parse::<ServerUrl>().unwrap().is_group(), "{alone}");
+        }
+    }
+}
