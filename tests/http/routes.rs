@@ -30,6 +30,7 @@ fn every_path_has_the_right_content() {
         ("/?x", 200, "text/html; charset=utf-8"),
         ("/locks", 200, "application/json"),
         ("/history", 200, "application/json"),
+        ("/cluster", 200, "application/json"),
         ("/history?after=5", 200, "application/json"),
         ("/metrics", 200, "text/plain; version=0.0.4; charset=utf-8"),
         ("/healthz", 200, "text/plain; charset=utf-8"),
@@ -57,6 +58,7 @@ fn every_path_has_the_right_content() {
         assert_eq!(answer.header("access-control-allow-origin"), None, "{path}");
     }
     assert_eq!(get(&server, "/healthz").body, "ok\n");
+    assert_eq!(get(&server, "/cluster").body, r#"{"cluster":null}"#);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::client::{ask, get, launch, start};
 use crate::support::eventually;
 use crate::support::server::Server;
 
-const ROUTES: [&str; 6] = ["/", "/locks", "/history", "/metrics", "/healthz", "/nowhere"];
+const ROUTES: [&str; 7] = ["/", "/locks", "/history", "/cluster", "/metrics", "/healthz", "/nowhere"];
 
 fn assert_refused(server: &Server, headers: &str) {
     for path in ROUTES {

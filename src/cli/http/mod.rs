@@ -6,13 +6,14 @@
 //!   connection, with its time limits;
 //! - `request` and `query` parse what is asked, `trust` decides whether the page that asks may;
 //!   these are pure. `response` makes the bytes of a response;
-//! - `routes` answers each path with what `locks`, `metrics` and `history` make;
+//! - `routes` answers each path with what `locks`, `metrics`, `history` and `cluster` make;
 //! - `state` is what all connections share, `semaphore` limits how many do the same thing at once.
 //!
 //! Knows the broker by what it lists and counts, and the server by its statistics and its access
 //! list. A client of these pages, whatever it does, delays nothing but these pages. Their threads
 //! end with the process.
 
+mod cluster;
 mod connection;
 mod connections;
 mod history;

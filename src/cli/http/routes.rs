@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use lockd::server::cluster::ClusterReader;
+use lockd::server::cluster::{ClusterReader, ClusterView};
 
 use crate::cli::http::locks::Listing;
 use crate::cli::http::metrics::Metrics;
 use crate::cli::http::request::{HttpRequest, Method};
 use crate::cli::http::response::{HttpResponse, HttpStatus};
 use crate::cli::http::state::HttpState;
-use crate::cli::http::{query, trust};
+use crate::cli::http::{cluster, query, trust};
 
 /// The page. Each response has a random number of its own in place of `NONCE`.
 const PAGE: &str = include_str!("page.html");
@@ -29,12 +29,13 @@ pub(super) fn respond(state: &HttpState, here: IpAddr, request: &HttpRequest) ->
         "/" => page(),
         "/locks" => locks(state, &request.query),
         "/history" => history(state, &request.query),
+        "/cluster" => HttpResponse::json(cluster::to_json(view(state).as_ref())),
         "/metrics" => metrics(state),
         "/healthz" => health(state),
         "/livez" => alive(state.broker.has_failed()),
         _ => HttpResponse::text(
             HttpStatus::NotFound,
-            "the paths are /, /locks, /history, /metrics, /healthz and /livez",
+            "the paths are /, /locks, /history, /cluster, /metrics, /healthz and /livez",
         ),
     }
 }
@@ -49,6 +50,10 @@ fn page() -> HttpResponse {
 fn locks(state: &HttpState, parameters: &str) -> HttpResponse {
     if !state.rules().config.dump {
         return HttpResponse::text(HttpStatus::Forbidden, "listing is disabled on this server (no-dump)");
+    }
+    // An empty list would look as if nothing were locked.
+    if let Some(standby) = standby(state) {
+        return standby;
     }
     match query::parameters(parameters).and_then(|parameters| Listing::read(&parameters)) {
         Ok(listing) => {
@@ -85,7 +90,7 @@ fn history(state: &HttpState, parameters: &str) -> HttpResponse {
 fn metrics(state: &HttpState) -> HttpResponse {
     let metrics = Metrics {
         server: state.stats.read(),
-        cluster: state.cluster.as_ref().map(ClusterReader::read),
+        cluster: view(state),
         http_connections: state.connections.open(),
         http_connections_displaced: state.connections.displaced(),
         http_connections_refused: state.refused.load(Relaxed),
@@ -97,15 +102,22 @@ fn metrics(state: &HttpState) -> HttpResponse {
 /// Whether clients get locks here: not from a standby.
 fn health(state: &HttpState) -> HttpResponse {
     let broker = &state.broker;
-    match state.cluster.as_ref().map(ClusterReader::read) {
-        Some(view) if !view.is_active && !broker.has_failed() && !broker.is_shut() => {
-            let active =
-                view.active.map_or_else(String::new, |active| format!("; the active server is {active}"));
-            let text = format!("standby of the cluster {}{active}", view.cluster);
-            HttpResponse::text(HttpStatus::Unavailable, &text)
-        }
-        _ => works(broker.has_failed(), broker.is_shut(), broker.grace()),
-    }
+    standby(state).unwrap_or_else(|| works(broker.has_failed(), broker.is_shut(), broker.grace()))
+}
+
+/// What the server is in its cluster, if it is a member of one.
+fn view(state: &HttpState) -> Option<ClusterView> {
+    state.cluster.as_ref().map(ClusterReader::read)
+}
+
+/// The response to a request for what only the active server of a cluster has; `None` unless this
+/// server is a standby.
+fn standby(state: &HttpState) -> Option<HttpResponse> {
+    let broker = &state.broker;
+    let view = view(state).filter(|view| !view.is_active && !broker.has_failed() && !broker.is_shut())?;
+    let active = view.active.map_or_else(String::new, |active| format!("; the active server is {active}"));
+    let text = format!("standby of the cluster {}{active}", view.cluster);
+    Some(HttpResponse::text(HttpStatus::Unavailable, &text))
 }
 
 /// Whether the process is of any use: a standby is.

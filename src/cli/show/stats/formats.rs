@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use lockd::server::{STATISTICS, StatisticKind};
+use lockd::wire::message::{ClusterMembership, ClusterRole};
 use serde_json::Value;
 
 use crate::cli::prometheus::Exposition;
@@ -33,11 +34,25 @@ const GRAPHS: [(&str, &str, &str, StatisticKind, &[&str]); 2] = [
 pub(super) fn text(reply: &StatsReply) -> String {
     let mut table = TextTable::default();
     for (key, value) in &reply.0 {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let help = STATISTICS.iter().find(|statistic| statistic.key == key).map_or("", |known| known.help);
+        let (value, help) = match cluster_in_words(key, value) {
+            Some(words) => (words, "the cluster, and what this server is in it"),
+            None => (
+                value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+                STATISTICS.iter().find(|statistic| statistic.key == key).map_or("", |known| known.help),
+            ),
+        };
         table.add(vec![printable(key.as_bytes()), printable(value.as_bytes()), help.to_owned()]);
     }
     table.take_lines().into_iter().map(|line| line + "\n").collect()
+}
+
+/// The one value that is not a number or a text: what a server is in its cluster.
+fn cluster_in_words(key: &str, value: &Value) -> Option<String> {
+    if key != "cluster" {
+        return None;
+    }
+    let ClusterMembership { name, epoch, role } = serde_json::from_value(value.clone()).ok()?;
+    (role == ClusterRole::Active).then(|| format!("{name}, active, run {epoch}"))
 }
 
 pub(super) fn json(reply: &StatsReply) -> String {
@@ -127,6 +142,17 @@ mod tests {
         assert!(lines.contains(&vec!["locks", "3", "names", "held", "exclusively"]), "{text}");
         assert!(lines.contains(&vec!["waiting", "1", "requests", "that", "wait"]), "{text}");
         assert!(text.lines().count() == 5 && text.contains(r"mist\u{1b}") && text.contains(r"0\n"), "{text}");
+    }
+
+    #[test]
+    fn the_text_names_the_cluster_in_words() {
+        let shown = |cluster: &str| {
+            text(&StatsReply::read(&format!(r#"{{"status":"ok","cluster":{cluster}}}"#)).unwrap())
+        };
+        let words = shown(r#"{"name":"main","epoch":7,"role":"active"}"#);
+        assert!(words.starts_with("cluster  main, active, run 7  the cluster"), "{words}");
+        let other = r#"{"name":"main","epoch":7,"role":"witness"}"#;
+        assert!(shown(other).contains("witness"));
     }
 
     #[test]
