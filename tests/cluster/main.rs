@@ -5,6 +5,11 @@
 #[path = "../transports/authority.rs"]
 #[expect(dead_code, reason = "made for other tests, too")]
 mod authority;
+#[expect(dead_code, reason = "made for other tests, too")]
+#[path = "../http/chromium.rs"]
+#[path = "../http/client.rs"]
+mod chromium;
+mod client;
 mod commands;
 mod etcd;
 mod etcd_access;
@@ -15,6 +20,7 @@ mod example;
 mod holding;
 mod proxy;
 mod servers;
+mod status;
 #[path = "../blackbox/support/mod.rs"]
 #[expect(dead_code, reason = "made for other tests, too")]
 mod support;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod browser;
+mod chromium;
 mod client;
 mod figures;
 mod rough;

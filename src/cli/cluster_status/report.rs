@@ -90,7 +90,7 @@ impl GroupReport {
             )),
             (_, [_, ..]) => Some("this server is not a member of a cluster".to_owned()),
             ([], _) if !self.has_answers() => Some("no place answers".to_owned()),
-            ([], _) => Some("no server of the group is active".to_owned()),
+            ([], _) => Some("no server of the group says that it is active".to_owned()),
             ([_], []) => None,
         }
     }
@@ -162,8 +162,8 @@ mod tests {
             (&[active(7), PlaceState::Alone], "DANGER: not a member of a cluster"),
             (&[PlaceState::Alone, standby()], "independently of the other servers of the group: a:1"),
             (&[PlaceState::Alone], "this server is not a member of a cluster"),
-            (&[standby(), unreachable()], "no server of the group is active"),
-            (&[unknown(), unreachable()], "no server of the group is active"),
+            (&[standby(), unreachable()], "no server of the group says that it is active"),
+            (&[unknown(), unreachable()], "no server of the group says that it is active"),
             (&[unreachable(), unreachable()], "no place answers"),
         ] {
             let problem = group(states).problem().unwrap();
