@@ -159,6 +159,12 @@ impl Peer {
         self.send(&out);
     }
 
+    /// Replies, and ends the connection. The client gets both at once.
+    pub(super) fn reply_and_hang_up(mut self, id: u64, result: &str) {
+        rustix::net::sockopt::set_tcp_cork(&self.stream, true).unwrap();
+        self.reply(id, result);
+    }
+
     /// Ends the server's direction of the stream; the client can still send.
     pub(super) fn end_output(&self) {
         self.stream.shutdown(std::net::Shutdown::Write).unwrap();

@@ -5,10 +5,10 @@
 #[path = "../transports/authority.rs"]
 #[expect(dead_code, reason = "made for other tests, too")]
 mod authority;
-#[expect(dead_code, reason = "made for other tests, too")]
 #[path = "../http/chromium.rs"]
-#[path = "../http/client.rs"]
 mod chromium;
+#[path = "../http/client.rs"]
+#[expect(dead_code, reason = "made for other tests, too")]
 mod client;
 mod commands;
 mod etcd;

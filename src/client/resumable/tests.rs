@@ -369,8 +369,7 @@ fn a_place_is_taken_again_if_the_connection_ended_right_after_the_grant() {
         peer.reply(ping.id, OK);
         // The last answer is old: this one is of the call that waits.
         peer.expect("ping");
-        peer.reply(lock.id, r#"{"status":"ok","token":8}"#);
-        drop(peer);
+        peer.reply_and_hang_up(lock.id, r#"{"status":"ok","token":8}"#);
         let (mut peer, parameters) = resume(&server, 2);
         assert_eq!(parameters["locks"].as_array().unwrap().len(), 1);
         peer.expect("identify");

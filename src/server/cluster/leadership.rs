@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::consensus::{Consensus, ConsensusError};
 use super::keys::{Keys, LeaderKey};
+use super::observation::Seen;
 use super::times::ClusterTimes;
 use crate::etcd::{Condition, Write};
 use crate::os::boot_clock::BootTime;
@@ -57,8 +58,9 @@ pub(super) struct Leadership {
 }
 
 impl Leadership {
-    /// Replaces the leader's key. It and the settings must have these revisions. `None` if they have
-    /// not, or if the answer comes too late: then another server may have taken over.
+    /// Replaces the leader's key. It must be as it was seen, and the settings must have this revision.
+    /// `None` if that is not so, or if the answer comes too late: then another server may have taken
+    /// over.
     ///
     /// # Errors
     /// If etcd has not answered, or the process's end cannot be made sure of.
@@ -68,13 +70,17 @@ impl Leadership {
         times: ClusterTimes,
         limiter: Arc<dyn Limiter>,
         key: LeaderKey,
-        (leader, settings): (i64, i64),
+        (seen, settings): (Seen, i64),
     ) -> Result<Option<Self>, String> {
         let sent = BootTime::now();
-        let conditions = [
-            Condition { key: &keys.leader, revision: leader },
-            Condition { key: &keys.settings, revision: settings },
-        ];
+        let mut conditions = vec![Condition { key: &keys.settings, revision: settings }];
+        match seen {
+            Seen::Leader(revision) => conditions.push(Condition { key: &keys.leader, revision }),
+            Seen::NoLeader { term } => conditions.extend([
+                Condition { key: &keys.leader, revision: 0 },
+                Condition { key: &keys.term, revision: term },
+            ]),
+        }
         let value = key.encode();
         let writes = [
             Write::Put { key: &keys.leader, value: &value },

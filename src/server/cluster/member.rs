@@ -9,7 +9,7 @@ use super::activation::{Activation, NotActivated};
 use super::consensus::{Consensus, ConsensusError};
 use super::keys::{ClusterSettings, Keys, LeaderKey};
 use super::leadership::{Leadership, Limiter, Renewal};
-use super::observation::Observation;
+use super::observation::{Observation, Seen};
 use super::status::ClusterReader;
 use super::times::ClusterTimes;
 use crate::broker::Broker;
@@ -181,7 +181,7 @@ struct RunningMember {
 /// What a standby does next.
 enum StandbyStep {
     GoOn,
-    TakeOver { revision: i64, settings: i64 },
+    TakeOver { seen: Seen, settings: i64 },
 }
 
 impl RunningMember {
@@ -200,10 +200,11 @@ impl RunningMember {
         loop {
             match self.look() {
                 Ok(StandbyStep::GoOn) => self.note_etcd(None),
-                Ok(StandbyStep::TakeOver { revision, settings }) => {
+                Ok(StandbyStep::TakeOver { seen, settings }) => {
                     self.note_etcd(None);
-                    match self.take_over(revision, settings) {
-                        Ok(None) => self.look_anew(),
+                    match self.take_over(seen, settings) {
+                        // Another server has been faster, or the settings have changed.
+                        Ok(None) => self.settings = None,
                         Ok(Some(leadership)) => return self.be_active(leadership),
                         Err(error) => self.note_etcd(Some(&error)),
                     }
@@ -223,20 +224,19 @@ impl RunningMember {
         }
     }
 
-    /// Another server has been faster, or the settings have changed. A key that was not there may be
-    /// gone again: that it is looked at anew keeps the time before from counting.
-    fn look_anew(&mut self) {
-        self.settings = None;
-        self.observation = Observation::default();
-    }
-
     /// Looks once at the leader's key.
     fn look(&mut self) -> Result<StandbyStep, StandbyError> {
         let limit = self.task.times.request_limit();
         let settings = self.check_settings(limit)?;
         let found = self.task.consensus.read_key(&self.keys.leader, limit)?;
-        let revision = found.as_ref().map_or(0, |found| found.revision);
-        let age = self.observation.see(revision, BootTime::now());
+        let seen = match &found {
+            Some(found) => Seen::Leader(found.revision),
+            None => {
+                let term = self.task.consensus.read_key(&self.keys.term, limit)?;
+                Seen::NoLeader { term: term.map_or(0, |term| term.revision) }
+            }
+        };
+        let age = self.observation.see(seen, BootTime::now());
         let key = found.and_then(|found| LeaderKey::parse(&found.value));
         let is_vacated = key.as_ref().is_some_and(|key| key.vacated);
         match key.as_ref().filter(|_| !is_vacated) {
@@ -247,7 +247,7 @@ impl RunningMember {
             }
         }
         if is_vacated || age >= self.task.times.take_over_after() {
-            return Ok(StandbyStep::TakeOver { revision, settings });
+            return Ok(StandbyStep::TakeOver { seen, settings });
         }
         Ok(StandbyStep::GoOn)
     }
@@ -283,11 +283,11 @@ impl RunningMember {
         Err(StandbyError::NotYet)
     }
 
-    fn take_over(&self, leader: i64, settings: i64) -> Result<Option<Leadership>, String> {
+    fn take_over(&self, seen: Seen, settings: i64) -> Result<Option<Leadership>, String> {
         let key = LeaderKey::new(self.server.clone(), self.task.address.clone());
         let MemberTask { consensus, times, limiter, .. } = &self.task;
         let (consensus, limiter) = (consensus.clone(), limiter.clone());
-        Leadership::take_over(consensus, self.keys.clone(), *times, limiter, key, (leader, settings))
+        Leadership::take_over(consensus, self.keys.clone(), *times, limiter, key, (seen, settings))
     }
 
     /// Begins to be active, and is, until that ends. `None` if the server was told to leave.

@@ -10,6 +10,7 @@ use fake_consensus::{FakeConsensus, Trouble};
 use super::keys::{Keys, LeaderKey};
 use super::leadership::{Leadership, Limiter, Renewal};
 use super::member::{Member, MemberEvent, MemberTask, Surroundings};
+use super::observation::Seen;
 use super::times::ClusterTimes;
 use crate::broker::{Broker, Limits, Mode};
 use crate::os::boot_clock::BootTime;
@@ -215,15 +216,16 @@ fn a_success_that_comes_too_late_counts_for_nothing() {
     let consensus = Arc::new(FakeConsensus::default());
     let limit = Arc::new(NotedLimit::default());
     let settings = consensus.set(&Keys::new(CLUSTER).settings, Some(b""));
-    let lead = |at: i64| {
-        let key = LeaderKey::new(random_id().unwrap().to_string(), 0, None);
+    let lead = |at: Seen| {
+        let key = LeaderKey::new(random_id().unwrap().to_string(), None);
         let keys = Keys::new(CLUSTER);
         Leadership::take_over(consensus.clone(), keys, times(), limit.clone(), key, (at, settings))
     };
+    let none = Seen::NoLeader { term: 0 };
     consensus.trouble(Trouble::Slow(times().speak()), 1);
-    assert!(lead(0).unwrap().is_none(), "the time was over when the answer came");
-    let now = consensus.revision(&Keys::new(CLUSTER).leader);
-    assert!(lead(0).unwrap().is_none(), "the key is another's");
+    assert!(lead(none).unwrap().is_none(), "the time was over when the answer came");
+    let now = Seen::Leader(consensus.revision(&Keys::new(CLUSTER).leader));
+    assert!(lead(none).unwrap().is_none(), "the key is another's");
     let mut leadership = lead(now).unwrap().unwrap();
     let before = limit.limit();
     consensus.trouble(Trouble::Slow(times().speak()), 1);
@@ -246,6 +248,22 @@ fn an_earlier_write_that_arrives_late_changes_nothing_in_the_record() {
     assert!(written > before);
     assert!(!consensus.let_through(), "it needs a revision that is gone");
     assert_eq!(consensus.revision(&state), written);
+}
+
+#[test]
+fn a_key_that_is_gone_again_after_another_take_over_is_seen_as_gone_anew() {
+    let consensus = Arc::new(FakeConsensus::default());
+    let keys = Keys::new(CLUSTER);
+    let settings = consensus.set(&keys.settings, Some(b""));
+    let key = LeaderKey::new(random_id().unwrap().to_string(), None);
+    let seen = Seen::NoLeader { term: 0 };
+    // Between the last look and the take-over, another server has become active.
+    consensus.set(&keys.leader, Some(b"another"));
+    consensus.set(&keys.term, Some(b"another"));
+    consensus.set(&keys.leader, None);
+    let limit = Arc::new(NotedLimit::default());
+    let taken = Leadership::take_over(consensus, keys, times(), limit, key, (seen, settings));
+    assert!(taken.unwrap().is_none());
 }
 
 #[test]
