@@ -40,8 +40,8 @@ pub(crate) enum ClusterCommand {
 #[command(after_help = "\
 --server names the places of the cluster's servers, as for clients: tcp://a:20934,b:20934,c:20934. Each is asked by \
 itself, for 2 s at most; etcd is not asked. The role of a server is active, standby, alone (it is not a member of a \
-cluster), unreachable, or unknown (it has answered, but not what it is). The active server tells its cluster and the \
-number of its run, and a standby where the active server is, if it knows that.
+cluster), unreachable, or unknown (it could not be asked, or has not said what it is). The active server tells its \
+cluster and the number of its run, and a standby where the active server is, if it knows that.
 
 Exit status: 0 if exactly one server of the group is active; 1 if none or more than one is, or if one is not a member \
 of a cluster; 2 for wrong arguments; 69 if no place answers. Of several groups, 0 if that is so for each of them, and \

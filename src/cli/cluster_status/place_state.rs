@@ -25,7 +25,7 @@ pub(super) enum PlaceState {
     Unreachable {
         reason: String,
     },
-    /// A server has answered, but not what it is.
+    /// A server has answered, but not what it is; or it could not be asked, for a reason that is here.
     Unknown {
         reason: String,
     },
@@ -43,7 +43,7 @@ impl PlaceState {
                 Self::Standby { active: active.clone() }
             }
             (_, kind) if kind.is_absence() => Self::Unreachable { reason },
-            (_, ConnectErrorKind::UnknownHost | ConnectErrorKind::Local) => Self::Unreachable { reason },
+            (_, ConnectErrorKind::UnknownHost) => Self::Unreachable { reason },
             _ => Self::Unknown { reason },
         }
     }
@@ -143,6 +143,7 @@ mod tests {
         };
         let secret = PlaceState::Unknown { reason: "why".to_owned() };
         assert_eq!(refused(ConnectErrorKind::Secret, None), secret);
+        assert_eq!(refused(ConnectErrorKind::Local, None), secret, "a file that cannot be read");
         let standby = PlaceState::Standby { active: Some("a:1".to_owned()) };
         assert_eq!(refused(ConnectErrorKind::Standby, Some("a:1")), standby);
         let limit = Duration::from_secs(2);

@@ -22,6 +22,25 @@ pub(super) struct GroupReport {
     pub(super) places: Vec<(String, PlaceState)>,
 }
 
+/// The JSON, as the help documents it.
+#[derive(Serialize)]
+struct ShownGroups {
+    servers: Vec<ShownGroup>,
+}
+
+#[derive(Serialize)]
+struct ShownGroup {
+    server: String,
+    places: Vec<ShownPlace>,
+}
+
+#[derive(Serialize)]
+struct ShownPlace {
+    place: String,
+    #[serde(flatten)]
+    state: PlaceState,
+}
+
 impl Reports {
     /// Whether any server has answered.
     pub(super) fn has_answers(&self) -> bool {
@@ -44,20 +63,14 @@ impl Reports {
     }
 
     pub(super) fn to_json(&self) -> String {
-        #[derive(Serialize)]
-        struct ShownPlace<'a> {
-            place: &'a str,
-            #[serde(flatten)]
-            state: &'a PlaceState,
-        }
-        let places = |group: &GroupReport| -> Vec<serde_json::Value> {
-            let shown = group.places.iter().map(|(place, state)| ShownPlace { place, state });
-            shown.map(|shown| serde_json::json!(shown)).collect()
+        let shown = |group: &GroupReport| ShownGroup {
+            server: group.server.clone(),
+            places: group.places.iter().cloned().map(|(place, state)| ShownPlace { place, state }).collect(),
         };
-        let groups =
-            self.0.iter().map(|group| serde_json::json!({ "server": group.server, "places": places(group) }));
-        let all = serde_json::json!({ "servers": groups.collect::<Vec<_>>() });
-        format!("{}\n", harmless(&all.to_string()))
+        let all = ShownGroups { servers: self.0.iter().map(shown).collect() };
+        // It cannot fail: strings and numbers under keys that are strings.
+        let all = serde_json::to_string(&all).unwrap_or_default();
+        format!("{}\n", harmless(&all))
     }
 }
 
