@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -133,6 +134,28 @@ fn a_second_active_server_and_one_without_a_cluster_are_dangers() {
     assert!(code == 1 && errors.contains("is not a member of a cluster"), "{errors}");
     assert_eq!(shown(&alone), Value::Null);
     assert_eq!(alone.message().call("stats", json!({}))["cluster"], Value::Null);
+}
+
+#[test]
+fn the_number_of_the_next_run_is_told_once_it_is_known() {
+    let etcd = EtcdCluster::start(1);
+    let first = member(&etcd, "main", &[]);
+    await_active(&first);
+    let others = [member(&etcd, "main", &[]), member(&etcd, "main", &[])];
+    others.iter().for_each(|other| await_standby_of(other, &place(&first)));
+    first.signal(Signal::KILL);
+    eventually("another one is active, and both know its run", || {
+        let shown = [&others[0], &others[1]].map(shown);
+        let active = shown.iter().filter(|shown| shown["role"] == "active").count();
+        active == 1 && shown.iter().all(|shown| shown["epoch"] == 2)
+    });
+    for server in &others {
+        let log = server.log().join("\n");
+        assert!(!log.contains("run 0") && log.contains("(run 1)"), "{log}");
+    }
+    let url = format!("tcp://{},{},{}", place(&first), place(&others[0]), place(&others[1]));
+    let (code, text, _) = status(&url);
+    assert!(code == 0 && text.lines().any(|line| line.ends_with("main     2")), "{text}");
 }
 
 #[test]
