@@ -175,12 +175,15 @@ fn each_command_has_a_page_with_all_its_options() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     let expected = commands().into_iter().map(|command| format!("lockd-{command}.1"));
-    assert_eq!(found, expected.chain(["lockd.1".to_owned()]).collect());
+    let others = ["lockd.1", "lockd-cluster-status.1"].map(str::to_owned);
+    assert_eq!(found, expected.chain(others).collect());
+    assert_page(&pages.join("lockd-cluster-status.1"), &options(&["cluster", "status"]));
     assert_page(&pages.join("lockd.1"), &options(&[]));
     let first = std::fs::read_to_string(pages.join("lockd.1")).unwrap();
     for command in commands() {
         assert_page(&pages.join(format!("lockd-{command}.1")), &options(&[&command]));
-        assert!(first.contains(&format!("lockd\\-{command}")), "lockd.1 does not lead to {command}");
+        let name = format!("lockd\\-{}", command.replace('-', "\\-"));
+        assert!(first.contains(&name), "lockd.1 does not lead to {command}");
     }
 }
 

@@ -47,11 +47,10 @@ Exit status: 0 if exactly one server of the group is active; 1 if none or more t
 of a cluster; 2 for wrong arguments; 69 if no place answers. Of several groups, 0 if that is so for each of them, and \
 69 if none has answered.
 
-With --json one object:
-{\"servers\":[{\"server\":URL,\"places\":[{\"place\":\"a:20934\",\"role\":\"active\",...},...]},...]}, with one entry \
-in servers for each group. A place has place and role, and with the role active also cluster (its name) and epoch (the \
-number of the run), with standby perhaps active (HOST:PORT), with unreachable and unknown reason (for people). More \
-keys may be added.")]
+With --json one object, {\"servers\":[...]}, with one entry for each group, {\"server\":URL,\"places\":[...]}. An \
+entry in places has place, as it is written in the URL, and role; with the role active also cluster (its name) and \
+epoch (the number of the run), with standby perhaps active (HOST:PORT), with unreachable and unknown reason (for \
+people). More keys may be added.")]
 pub(crate) struct ClusterStatusOptions {
     /// Write JSON
     #[arg(long)]
