@@ -104,7 +104,7 @@ const fn fixed(name: &'static str, value: &'static str, effect: Effect) -> Optio
 
 /// Every option of `lockd serve`: its name, its value in the help, and what becomes of the value.
 #[rustfmt::skip]
-const TABLE: [OptionSpec; 32] = [
+const TABLE: [OptionSpec; 35] = [
     fixed("listen", "ADDRESS", Add(|to, text| push(&mut to.config.listen, text.parse()))),
     live("allow", "IP|CIDR", Add(|to, text| push(&mut to.config.allow, parse_allow(text)))),
     live("ws-origin", "ORIGIN", Add(|to, text| push(&mut to.config.ws_origins, parse_origin(text)))),
@@ -133,6 +133,9 @@ const TABLE: [OptionSpec; 32] = [
     live("http-host", "NAME", Refuse("only the program lockd serves HTTP")),
     live("config", "FILE", Refuse("only the program lockd reads a configuration file; give the options themselves")),
     live("check", "", Refuse("only the program lockd checks without a start")),
+    fixed("cluster", "URL", Refuse("only the program lockd is a server of a cluster: the kernel ends its process in time")),
+    fixed("leader-timeout", "SECONDS", Refuse("only the program lockd is a server of a cluster")),
+    fixed("advertise", "HOST:PORT", Refuse("only the program lockd is a server of a cluster")),
     fixed("pidfile", "FILE", Refuse("the process is the embedding program's, which can write one itself")),
     fixed("control", "PATH", Refuse("only the program lockd takes orders")),
     fixed("user", "NAME", Refuse("the process is the embedding program's, which can change its user itself")),
