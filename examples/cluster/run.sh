@@ -13,8 +13,9 @@ done
 [ -n "$lockd" ] || { echo "there is no lockd: build it, or name it in LOCKD" >&2; exit 1; }
 command -v etcd >/dev/null || { echo "there is no etcd (Debian: apt-get install etcd-server)" >&2; exit 1; }
 # Options of the server in the environment would apply to both servers.
-unset LOCKD_CLUSTER LOCKD_LISTEN LOCKD_HTTP LOCKD_CONFIG LOCKD_STATE_DIR LOCKD_CONTROL LOCKD_ADVERTISE \
-	LOCKD_SERVER LOCKD_AUTH_TOKEN_FILE
+for name in $(env | sed -n 's/^\(LOCKD_[A-Z_]*\)=.*/\1/p'); do
+	unset "$name"
+done
 
 directory=$(mktemp -d "${TMPDIR:-/tmp}/lockd-cluster.XXXXXX")
 
