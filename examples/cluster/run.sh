@@ -182,6 +182,7 @@ kill -KILL "$victim"
 say "lockd $active is killed"
 wait_for 60 "lockd $standby takes over" is_active $standby 1
 say "lockd $standby is active now"
+"$lockd" cluster status --server "$group"
 wait_for 60 "the first job's session resumes" has_line 'has resumed' first.log
 sed 's/^/          /' "$directory/first.log"
 lines=$(wc -l <"$directory/first.out")
@@ -203,6 +204,7 @@ is_standby() {
 wait_for 60 "lockd $active is a standby" is_standby
 say "lockd $active is started again: $(tail -n "+$before" "$directory/lockd$active.log" |
 	sed -n 's/.*INFO \] \(the active server.*\)/\1/p')"
+"$lockd" cluster status --server "$group"
 
 # --- The first job ends ----------------------------------------------------------------------------
 
