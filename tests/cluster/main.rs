@@ -10,6 +10,9 @@ mod chromium;
 #[path = "../http/client.rs"]
 #[expect(dead_code, reason = "made for other tests, too")]
 mod client;
+#[path = "../transports/clients.rs"]
+#[expect(dead_code, reason = "made for other tests, too")]
+mod clients;
 mod commands;
 mod etcd;
 mod etcd_access;
@@ -20,6 +23,7 @@ mod example;
 mod holding;
 mod proxy;
 mod servers;
+mod standby;
 mod status;
 #[path = "../blackbox/support/mod.rs"]
 #[expect(dead_code, reason = "made for other tests, too")]

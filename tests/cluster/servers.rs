@@ -26,13 +26,17 @@ pub(crate) const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(12);
 /// stay active.
 const LEADER_TIMEOUT: &str = "2";
 const NAME: &str = "main";
-const PROTOCOLS: [&str; 3] = ["message", "lockd", "glockd"];
+const PROTOCOLS: [&str; 4] = ["message", "lockd", "glockd", "http"];
 /// How long a page is waited for. A server that is stopped never answers.
 const PAGE_LIMIT: Duration = Duration::from_secs(5);
 
+/// Each protocol, and where it is served.
+type Addresses = [(&'static str, String); PROTOCOLS.len()];
+
 /// A member of the cluster.
 struct Member {
-    /// The options with which it is started again, at the same addresses.
+    addresses: Addresses,
+    /// The options with which it is started again.
     options: Vec<String>,
     control: PathBuf,
     server: Server,
@@ -95,21 +99,17 @@ impl Cluster {
         let index = self.members.len();
         let control = self.directory.path().join(format!("control {index}"));
         options.extend(["--control".to_owned(), text(&control).to_owned()]);
-        let any: Vec<String> =
-            PROTOCOLS.iter().map(|protocol| format!("{protocol}://{}:0", self.host)).collect();
-        let server = launch(&options, &any, &format!("{}:0", self.host));
-        let is_listen = |protocol: &str| PROTOCOLS.contains(&protocol);
-        for (protocol, endpoint) in server.endpoints() {
-            let Endpoint::Tcp(address) = endpoint else { continue };
-            match protocol.as_str() {
-                "http" => options.extend(["--http".to_owned(), address.to_string()]),
-                protocol if is_listen(protocol) => {
-                    options.extend(["--listen".to_owned(), format!("{protocol}://{address}")]);
-                }
-                _ => {}
-            }
-        }
-        self.members.push(Member { options, control, server, is_stopped: false, has_ended: false });
+        let any = PROTOCOLS.map(|protocol| (protocol, format!("{}:0", self.host)));
+        let server = launch(any, &options);
+        let addresses = PROTOCOLS.map(|protocol| (protocol, address(&server, protocol)));
+        self.members.push(Member {
+            addresses,
+            options,
+            control,
+            server,
+            is_stopped: false,
+            has_ended: false,
+        });
         index
     }
 
@@ -117,7 +117,7 @@ impl Cluster {
     pub(crate) fn start_again(&mut self, index: usize) {
         let member = &mut self.members[index];
         assert!(member.has_ended, "it runs");
-        member.server = launch(&member.options, &[], "");
+        member.server = launch(member.addresses.clone(), &member.options);
         (member.has_ended, member.is_stopped) = (false, false);
     }
 
@@ -132,10 +132,7 @@ impl Cluster {
 
     /// Where clients find the server, as others are told.
     pub(crate) fn place(&self, index: usize) -> String {
-        match self.server(index).tcp_endpoint("message") {
-            Endpoint::Tcp(address) => address.to_string(),
-            Endpoint::Unix(_) => unreachable!("it was asked for TCP"),
-        }
+        address(self.server(index), "message")
     }
 
     /// All servers as one, for clients.
@@ -269,12 +266,21 @@ pub(crate) enum Ended {
     Killed,
 }
 
-fn launch(options: &[String], listen: &[String], http: &str) -> Server {
-    let launch = Launch::new().args(options.iter().map(String::as_str));
-    let launch = listen.iter().fold(launch, |launch, address| launch.listen(address));
-    match http {
-        "" => launch.expecting(PROTOCOLS.len() + 1).start(),
-        http => launch.option("--http", http).expecting(1).start(),
+/// Starts a server that listens at these addresses, before those of its options.
+fn launch(addresses: Addresses, options: &[String]) -> Server {
+    let launch = addresses.into_iter().fold(Launch::new(), |launch, (protocol, address)| match protocol {
+        "http" => launch.option("--http", &address).expecting(1),
+        protocol => launch.listen(&format!("{protocol}://{address}")),
+    });
+    let more = options.iter().filter(|option| *option == "--listen").count();
+    launch.args(options.iter().map(String::as_str)).expecting(more).start()
+}
+
+/// Where the server serves this protocol.
+fn address(server: &Server, protocol: &str) -> String {
+    match server.tcp_endpoint(protocol) {
+        Endpoint::Tcp(address) => address.to_string(),
+        Endpoint::Unix(_) => unreachable!("it was asked for TCP"),
     }
 }
 
