@@ -58,7 +58,7 @@ fn assert_keeps(holder: &Session, token: u64) {
 
 /// A holder and a waiter on as many servers, through what `ends` does to the active one, as often
 /// as it is called.
-fn keeps_its_lock(servers: usize, ends: &[&dyn Fn(&mut Cluster, usize)]) {
+fn keeps_its_lock(servers: usize, ends: &[fn(&mut Cluster, usize)]) {
     let mut cluster = Cluster::start(servers);
     let (holder, waiter) = (connect(&cluster), connect(&cluster));
     let token = holder.acquire(b"a", Mode::Exclusive, NOW).unwrap().token;
@@ -111,29 +111,25 @@ fn terminate(cluster: &mut Cluster, active: usize) {
     assert_eq!(cluster.terminate(active), Ended::With(0));
 }
 
-#[test]
-fn when_the_active_server_is_killed() {
-    keeps_its_lock(2, &[&kill]);
-}
+/// What becomes of the active servers, one after the other.
+type Story = (&'static str, usize, &'static [fn(&mut Cluster, usize)]);
 
+/// Each with a cluster of its own, at the same time: most of the time they wait.
 #[test]
-fn when_the_active_server_is_stopped() {
-    keeps_its_lock(2, &[&stop]);
-}
-
-#[test]
-fn when_the_active_servers_stand_down_one_after_the_other() {
-    keeps_its_lock(2, &[&stand_down, &stand_down, &stand_down]);
-}
-
-#[test]
-fn when_two_servers_are_killed_one_after_the_other() {
-    keeps_its_lock(3, &[&kill, &kill]);
-}
-
-#[test]
-fn when_a_server_is_told_to_stop_and_the_next_one_is_killed() {
-    keeps_its_lock(3, &[&terminate, &kill]);
+fn a_holder_keeps_its_lock_whatever_becomes_of_the_active_server() {
+    let stories: [Story; 5] = [
+        ("it is killed", 2, &[kill]),
+        ("it is stopped", 2, &[stop]),
+        ("they stand down", 2, &[stand_down, stand_down, stand_down]),
+        ("two are killed", 3, &[kill, kill]),
+        ("one is told to stop, and the next one is killed", 3, &[terminate, kill]),
+    ];
+    thread::scope(|scope| {
+        for (name, servers, ends) in stories {
+            let story = thread::Builder::new().name(name.to_owned());
+            story.spawn_scoped(scope, move || keeps_its_lock(servers, ends)).unwrap();
+        }
+    });
 }
 
 /// One that cannot resume is told that it has lost its lock, and so it has.
