@@ -2,14 +2,15 @@
 //! however that comes about. Nobody else gets them meanwhile, and who waits for them gets them
 //! afterwards.
 
+use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use lockd::Session;
 use lockd::broker::Mode;
-use lockd::client::{RemoteSession, SessionState};
+use lockd::client::{ConnectOptions, RemoteSession, SessionState};
+use lockd::{Session, WaitEvent};
 
 use crate::servers::{Cluster, Ended};
 use crate::support::{DEADLINE, eventually};
@@ -63,6 +64,9 @@ fn keeps_its_lock(servers: usize, ends: &[fn(&mut Cluster, usize)]) {
     let (holder, waiter) = (connect(&cluster), connect(&cluster));
     let token = holder.acquire(b"a", Mode::Exclusive, NOW).unwrap().token;
     let own = waiter.acquire(b"own", Mode::Exclusive, NOW).unwrap().token;
+    for session in [&holder, &waiter] {
+        session.acquire(b"shared", Mode::Shared, NOW).unwrap();
+    }
     let places: Vec<String> = (0..servers).map(|index| cluster.place(index)).collect();
     let (is_over, rounds) = (AtomicBool::new(false), Mutex::new(0));
     thread::scope(|scope| {
@@ -87,6 +91,9 @@ fn keeps_its_lock(servers: usize, ends: &[fn(&mut Cluster, usize)]) {
         assert!(grant.token > token && !grant.orphaned, "{grant:?}");
     });
     assert_eq!(waiter.held(b"own").unwrap().map(|held| held.token), Some(own));
+    for session in [&holder, &waiter] {
+        assert_eq!(session.held(b"shared").unwrap().map(|held| held.mode), Some(Mode::Shared));
+    }
     waiter.release(b"a").unwrap();
     let next = holder.acquire(b"a", Mode::Exclusive, Some(DEADLINE)).unwrap().token;
     assert!(next > token && next > own);
@@ -129,6 +136,35 @@ fn a_holder_keeps_its_lock_whatever_becomes_of_the_active_server() {
             let story = thread::Builder::new().name(name.to_owned());
             story.spawn_scoped(scope, move || keeps_its_lock(servers, ends)).unwrap();
         }
+    });
+}
+
+/// A call that waits for the lock and for a server, whichever it is, needs no session that resumes.
+#[test]
+fn a_patient_call_waits_through_a_fail_over_and_gets_the_lock_after_its_holder() {
+    let mut cluster = Cluster::start(2);
+    let holder = connect(&cluster);
+    let token = holder.acquire(b"a", Mode::Exclusive, NOW).unwrap().token;
+    let group = cluster.group();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let (mut absences, wants) = (0, [(&b"a"[..], Mode::Exclusive)]);
+            let acquired =
+                Session::connect_and_acquire(&group, &wants, None, &ConnectOptions::default(), |event| {
+                    absences += usize::from(matches!(event, WaitEvent::NoServer { .. }));
+                    ControlFlow::Continue(())
+                });
+            (acquired.unwrap().1, absences)
+        });
+        let waits = || holder.inspect(b"a").unwrap().waiters == 1;
+        eventually("it waits", waits);
+        let active = cluster.await_active();
+        cluster.kill(active);
+        assert_keeps(&holder, token);
+        eventually("it waits again", waits);
+        holder.release(b"a").unwrap();
+        let (grant, absences) = waiting.join().unwrap();
+        assert!(grant.token > token && absences > 0, "{grant:?}, {absences}");
     });
 }
 

@@ -111,7 +111,6 @@ impl Drop for Freezer {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is skipped should say so")]
 fn an_active_server_whose_control_group_is_frozen_is_ended_by_the_kernel() {
     let Some(freezer) = Freezer::new() else {
         return eprintln!("skipped: no control group of version 2 can be made here");
@@ -203,23 +202,26 @@ fn nobody_waits_for_the_leader_timeout_after_a_server_has_stood_down() {
     assert!(begin.elapsed() < Duration::from_secs(45), "only after {:?}", begin.elapsed());
 }
 
+/// Ends a server.
+type End = fn(&mut Cluster, usize);
+
 /// The second server has not granted anything yet when it ends. The sessions of the first one may
-/// still come back.
-#[test]
-fn a_server_that_ends_in_its_grace_is_followed_by_one_to_which_the_holders_come_back() {
+/// still come back, and all others may still believe in their locks.
+fn ends_in_its_grace(end: End) {
     let mut cluster = Cluster::start(3);
     let first = cluster.await_active();
     let (mut client, mut told) = resumable(cluster.server(first));
     let held = client.lock("held");
     let mut lost = cluster.message(first);
     let last = token(&lost.lock("lost"));
+    let begin = Instant::now();
     cluster.kill(first);
     let second = cluster.await_next(first);
     assert_eq!(cluster.message(second).try_lock("free")["cause"], "grace");
-    cluster.kill(second);
-    let begin = Instant::now();
+    end(&mut cluster, second);
     let third = cluster.await_active();
     assert!(third != first && third != second);
+    assert_eq!(cluster.message(third).try_lock("free")["cause"], "grace");
     let _back = resumed(cluster.server(third), &mut told, &exclusive("held", &held));
     let mut waiter = cluster.message(third);
     let granted = token(&waiter.lock("lost"));
@@ -227,6 +229,21 @@ fn a_server_that_ends_in_its_grace_is_followed_by_one_to_which_the_holders_come_
     assert!(granted > last);
     assert_eq!(waiter.try_lock("held")["status"], "timeout");
     assert_eq!(cluster.metric(third, "lockd_cluster_epoch"), Some(3.0));
+}
+
+#[test]
+fn a_server_that_ends_in_its_grace_is_followed_by_one_to_which_the_holders_come_back() {
+    let ends: [(&str, End); 3] = [
+        ("it is killed", |cluster, index| cluster.kill(index)),
+        ("it is told to stop", |cluster, index| assert_eq!(cluster.terminate(index), Ended::With(0))),
+        ("it stands down", |cluster, index| assert_eq!(cluster.stand_down(index), Ended::With(4))),
+    ];
+    std::thread::scope(|scope| {
+        for (name, end) in ends {
+            let story = std::thread::Builder::new().name(name.to_owned());
+            story.spawn_scoped(scope, move || ends_in_its_grace(end)).unwrap();
+        }
+    });
 }
 
 #[test]
