@@ -243,7 +243,9 @@ impl Cluster {
         if matches!(signal, Signal::KILL | Signal::TERM) {
             self.is_told_to_end(member, signal == Signal::TERM);
         }
-        if let Some(process) = &self.members[member].process {
+        let Some(process) = &mut self.members[member].process else { return };
+        // One that has been waited for has no id any more.
+        if process.try_wait().unwrap().is_none() {
             kill_process(Pid::from_child(process), signal).unwrap();
         }
     }

@@ -154,7 +154,7 @@ fn deep_fail_overs() {
         clusters: usize::try_from(size("LOCKD_CLUSTERS", 10)).unwrap(),
         servers: 3,
         etcd_members: 3,
-        threads: 6,
+        threads: 3,
         millis: 1_500_000,
         calls: calls * 11 / 10,
         fail_overs,
