@@ -6,7 +6,7 @@
 #     tests/deep.sh [PART...]
 #
 # FUZZ_SECONDS (60) sets how long each fuzz target runs, LOCKD_PERIODS (180) through how many periods
-# of a crontab the hosts go. LOCKD_CLUSTERS (10), LOCKD_CALLS (1000000) and LOCKD_FAIL_OVERS (200) set
+# of a crontab the hosts go. LOCKD_CLUSTERS (6), LOCKD_CALLS (1000000) and LOCKD_FAIL_OVERS (200) set
 # how many clusters take over side by side, and what all of them together must have gone through.
 set -u
 cd "$(dirname "$0")/.."

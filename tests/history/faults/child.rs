@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setpriority_process};
 use serde::{Deserialize, Serialize};
 
 use super::client;
@@ -23,6 +23,9 @@ const ORDERS: &str = "HISTORY_ORDERS";
 
 /// How long clients may continue to wait after they were told to stop.
 pub(crate) const DRAIN: Duration = Duration::from_secs(20);
+
+/// The priority of clients that give way to others.
+const CLIENTS_NICE: i32 = 10;
 
 /// What a process must do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -96,6 +99,11 @@ fn child_process() {
 }
 
 fn run_clients(orders: ClientOrders) {
+    if orders.has_standbys {
+        // Servers of a cluster that are not run in time are not active any more: clients, which
+        // never rest, give way to them.
+        setpriority_process(None, CLIENTS_NICE).unwrap();
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let orders = Arc::new(orders);
     let threads: Vec<_> = (0..orders.threads)

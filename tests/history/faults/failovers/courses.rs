@@ -151,10 +151,10 @@ fn deep_fail_overs() {
     let (calls, fail_overs) = (size("LOCKD_CALLS", 1_000_000), size("LOCKD_FAIL_OVERS", 200));
     let results = run(Course {
         name: "fail-overs",
-        clusters: usize::try_from(size("LOCKD_CLUSTERS", 10)).unwrap(),
+        clusters: usize::try_from(size("LOCKD_CLUSTERS", 6)).unwrap(),
         servers: 3,
         etcd_members: 3,
-        threads: 3,
+        threads: 4,
         millis: 1_500_000,
         calls: calls * 11 / 10,
         fail_overs,
