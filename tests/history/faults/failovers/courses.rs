@@ -158,7 +158,7 @@ fn deep_fail_overs() {
         millis: 1_500_000,
         calls: calls * 11 / 10,
         fail_overs,
-        stays: 60,
+        stays: 40,
         mix: Mix { sets: 10, ..USUAL.mix },
         every: &[
             (Event::KillActive, 60_000),
@@ -178,7 +178,7 @@ fn deep_fail_overs() {
             (Event::Cut, 1200),
             (Event::Outage, 60_000),
         ],
-        etcd_every: 90_000,
+        etcd_every: 40_000,
         ..USUAL
     });
     let made: u64 = results.iter().map(|(history, _)| history.calls.len() as u64).sum();

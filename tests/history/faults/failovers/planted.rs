@@ -80,25 +80,30 @@ const TELLINGS: [Telling; 9] = [
     Telling { name: "a_record_arrives_late", servers: 3, story: stories::a_record_arrives_late, ..USUAL },
 ];
 
-/// Tells a story with this program, and has it judged.
-fn told(etcd: &EtcdCluster, cluster: &str, program: &Path, telling: Telling) -> (History, Verdict) {
+/// Tells a story with the servers of this program, in a cluster with this name, and has it judged.
+fn told(
+    etcd: &EtcdCluster,
+    name: &str,
+    program: &Path,
+    telling: Telling,
+    leader_seconds: u64,
+) -> (History, Verdict) {
     let stage = Stage::new();
-    let is_planted = cluster.contains("planted");
-    let mut cluster_of_story = Cluster::start(&Setup {
+    let mut cluster = Cluster::start(&Setup {
         directory: stage.path(),
         program,
         etcd: &[etcd.place(0)],
-        name: cluster,
+        name,
         servers: telling.servers,
         dead_peer_seconds: telling.dead_peer_seconds,
-        leader_seconds: if is_planted { telling.planted_leader_seconds } else { telling.leader_seconds },
+        leader_seconds,
     });
-    cluster_of_story.ends_are_seen_at_once();
+    cluster.ends_are_seen_at_once();
     let mut scene = Scene {
         stage,
-        cluster: cluster_of_story,
-        etcd: Etcd::new(&etcd.url(cluster).parse().unwrap()).unwrap(),
-        leader_key: format!("/lockd/{cluster}/leader"),
+        cluster,
+        etcd: Etcd::new(&etcd.url(name).parse().unwrap()).unwrap(),
+        leader_key: format!("/lockd/{name}/leader"),
     };
     (telling.story)(&mut scene);
     scene.cluster.look();
@@ -113,13 +118,14 @@ struct Task<'a> {
 }
 
 fn carry_out(etcd: &EtcdCluster, number: usize, Task { telling, planted }: &Task<'_>) {
+    let name = format!("story-{number}");
     let Some(Planted { what, program, .. }) = planted else {
         let program = Path::new(env!("CARGO_BIN_EXE_lockd"));
-        let (history, verdict) = told(etcd, &format!("right-{number}"), program, *telling);
+        let (history, verdict) = told(etcd, &name, program, *telling, telling.leader_seconds);
         assert!(verdict.acquits(), "{}: {}", telling.name, verdict.report(&history));
         return say(&format!("{}: acquitted, {} calls", telling.name, history.calls.len()));
     };
-    let (history, verdict) = told(etcd, &format!("planted-{number}"), program, *telling);
+    let (history, verdict) = told(etcd, &name, program, *telling, telling.planted_leader_seconds);
     let report = verdict.report(&history);
     let servers = &history.servers;
     assert!(
