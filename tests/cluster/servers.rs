@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use lockd::etcd::Etcd;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -216,10 +216,15 @@ impl Cluster {
         self.end(index)
     }
 
-    /// Stops the process of the server. Its kernel goes on to answer for it.
+    /// Stops the process of the server, and waits until it has stopped. Its kernel goes on to answer for
+    /// it.
     pub(crate) fn pause(&mut self, index: usize) {
         self.members[index].is_stopped = true;
         self.server(index).signal(Signal::STOP);
+        let pid = Pid::from_raw(self.server(index).pid().try_into().unwrap()).unwrap();
+        let is_stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        // Reported once every thread of it has stopped.
+        eventually("it is stopped", || waitid(WaitId::Pid(pid), is_stopped).unwrap().is_some());
     }
 
     /// Lets the process of the server go on.
