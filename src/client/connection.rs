@@ -144,9 +144,18 @@ impl ServerConnection {
         self.state.lock().proof.as_ref()?.latest()
     }
 
-    /// When the server is to be asked for a new proof, which [`check`](Self::check) does.
-    pub(super) fn ping_at(&self) -> Option<BootTime> {
-        self.state.lock().proof.as_ref()?.ping_at()
+    /// When [`check`](Self::check) has something to do for the proof: to ask the server, or to lose
+    /// the connection because there is no answer, and the server [may be
+    /// elsewhere](Self::may_be_elsewhere).
+    pub(super) fn proof_step_at(&self) -> Option<BootTime> {
+        self.state.lock().proof.as_ref()?.next_step_at()
+    }
+
+    /// The server may be at another place by now, if it does not answer here.
+    pub(super) fn may_be_elsewhere(&self) {
+        if let Some(proof) = &mut self.state.lock().proof {
+            proof.has_other_places = true;
+        }
     }
 
     /// Says whether the session holds something, and so needs a proof that is not old.
@@ -253,7 +262,7 @@ impl ServerConnection {
         state.append(&ping.frame);
         state.slots.insert(ping.id, AwaitedReply { sent: Some(sent), slot: ReplySlot::Unheard });
         if let Some(proof) = &mut state.proof {
-            proof.ping = Some(ping.id);
+            proof.asked(ping.id, sent);
         }
     }
 

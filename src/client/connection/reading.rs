@@ -50,7 +50,7 @@ impl ServerConnection {
         state.has_reader = true;
         let is_sending = state.outgoing.has_unsent();
         let mut sleep_max = CHECK_INTERVAL;
-        if let Some(at) = state.proof.as_ref().and_then(Proof::ping_at) {
+        if let Some(at) = state.proof.as_ref().and_then(Proof::next_step_at) {
             sleep_max = sleep_max.min(BootTime::now().until(at));
         }
         let waited =
@@ -114,7 +114,12 @@ impl ServerConnection {
     fn lose_if_silent(&self, state: &mut ConnectionState) {
         let (Some(max), None) = (state.silence_max, &state.lost) else { return };
         if self.stream.silence().is_some_and(|silence| silence > max) {
-            self.lose(state, format!("nothing was heard of the server for {} s", max.as_secs()));
+            return self.lose(state, format!("nothing was heard of the server for {} s", max.as_secs()));
+        }
+        // Nothing has come that could be read.
+        let overdue_at = state.proof.as_ref().and_then(Proof::overdue_at);
+        if overdue_at.is_some_and(|at| BootTime::now() >= at) {
+            self.lose(state, "the server does not answer; it may be at another place".to_owned());
         }
     }
 }

@@ -70,7 +70,7 @@ impl ReconnectingSession {
     pub(super) fn arm(&self, shared: &mut Shared) {
         let now = BootTime::now();
         let at = match shared.machine.step(now) {
-            MachineStep::Stand => shared.current.ping_at(),
+            MachineStep::Stand => shared.current.proof_step_at(),
             MachineStep::GoOn(at) | MachineStep::Pause(at) => Some(at),
             MachineStep::Begin | MachineStep::GiveUp | MachineStep::Lost => Some(now),
         };
@@ -183,6 +183,9 @@ impl ReconnectingSession {
                 let (connection, sent) = attempt.into_connection();
                 let next = RemoteSession::go_on(connection, &hello, sent, belief, unlocked, &self.options());
                 self.watch.add(&next, PollFlags::IN);
+                if self.url.is_group() {
+                    next.may_be_elsewhere();
+                }
                 let last = std::mem::replace(&mut shared.current, Arc::new(next));
                 if is_resumed {
                     last.reset();

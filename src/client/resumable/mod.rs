@@ -93,6 +93,9 @@ impl ReconnectingSession {
         };
         let ((session, addresses), active) = try_places(url, options.timeout, hook, attempt)?;
         let Some(terms) = session.resume_terms() else { return Ok(Err(session)) };
+        if url.is_group() {
+            session.may_be_elsewhere();
+        }
         // Now, since a session in doubt has no time to resolve names.
         let others =
             |(at, place)| if at == active { addresses.clone() } else { resolve(place).unwrap_or_default() };

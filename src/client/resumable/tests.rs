@@ -444,7 +444,7 @@ fn the_server_is_asked_when_its_last_answer_is_old_and_something_is_held() {
     let proof = session.shared.lock().current.proof();
     until(&session, |_| session.shared.lock().current.proof() > proof);
     // The second ping is under way once no other one is planned.
-    until(&session, |_| session.shared.lock().current.ping_at().is_none());
+    until(&session, |_| session.shared.lock().current.proof_step_at().is_none());
     assert!(!is_readable(&session));
     session.release(b"a").unwrap();
     seen();

@@ -96,9 +96,15 @@ impl RemoteSession {
         self.connection.proof()
     }
 
-    /// When [`is_alive`](Self::is_alive) asks the server.
-    pub(in crate::client) fn ping_at(&self) -> Option<BootTime> {
-        self.connection.ping_at()
+    /// When [`check`](Self::check) has something to do: to ask the server, or to stop waiting for
+    /// its answer.
+    pub(in crate::client) fn proof_step_at(&self) -> Option<BootTime> {
+        self.connection.proof_step_at()
+    }
+
+    /// The server may be at another place by now, if it does not answer on this connection.
+    pub(in crate::client) fn may_be_elsewhere(&self) {
+        self.connection.may_be_elsewhere();
     }
 
     /// Whether it is alive, and why not.

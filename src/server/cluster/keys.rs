@@ -74,14 +74,23 @@ pub(super) struct LeaderKey {
     /// Where clients find the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) address: Option<String>,
+    /// The leader timeout by which the server goes, in seconds. The settings may have been deleted,
+    /// and written anew with another one.
+    leader_timeout: u64,
     /// The server has handed over: the next one need not wait.
     #[serde(default)]
     pub(super) vacated: bool,
 }
 
 impl LeaderKey {
-    pub(super) fn new(server: String, address: Option<String>) -> Self {
-        Self { version: VERSION, epoch: None, server, write: 0, address, vacated: false }
+    pub(super) fn new(server: String, address: Option<String>, times: &ClusterTimes) -> Self {
+        let leader_timeout = times.leader_timeout.as_secs();
+        Self { version: VERSION, epoch: None, server, write: 0, address, leader_timeout, vacated: false }
+    }
+
+    /// The leader timeout by which the server goes.
+    pub(super) fn leader_timeout(&self) -> Duration {
+        Duration::from_secs(self.leader_timeout)
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -159,7 +168,9 @@ mod tests {
 
     #[test]
     fn what_another_version_has_written_is_not_understood() {
-        let key = LeaderKey::new("me".to_owned(), Some("a:1".to_owned()));
+        const SECOND: Duration = Duration::from_secs(1);
+        const TIMES: ClusterTimes = ClusterTimes { dead_peer_timeout: SECOND, leader_timeout: SECOND };
+        let key = LeaderKey::new("me".to_owned(), Some("a:1".to_owned()), &TIMES);
         for key in [&key, &LeaderKey { epoch: Some(3), ..key.clone() }] {
             assert_eq!(LeaderKey::parse(&key.encode()).as_ref(), Some(key));
         }

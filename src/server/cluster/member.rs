@@ -238,6 +238,8 @@ impl RunningMember {
         };
         let age = self.observation.see(seen, BootTime::now());
         let key = found.and_then(|found| LeaderKey::parse(&found.value));
+        // The settings may have been deleted, and written anew, while the active server was there.
+        let of_leader = key.as_ref().map_or(Duration::ZERO, LeaderKey::leader_timeout);
         let is_vacated = key.as_ref().is_some_and(|key| key.vacated);
         match key.as_ref().filter(|_| !is_vacated) {
             Some(key) => self.note_leader(key),
@@ -246,7 +248,7 @@ impl RunningMember {
                 self.task.surroundings.set_active_elsewhere(None);
             }
         }
-        if is_vacated || age >= self.task.times.take_over_after() {
+        if is_vacated || age >= self.task.times.take_over_after(of_leader) {
             return Ok(StandbyStep::TakeOver { seen, settings });
         }
         Ok(StandbyStep::GoOn)
@@ -284,7 +286,7 @@ impl RunningMember {
     }
 
     fn take_over(&self, seen: Seen, settings: i64) -> Result<Option<Leadership>, String> {
-        let key = LeaderKey::new(self.server.clone(), self.task.address.clone());
+        let key = LeaderKey::new(self.server.clone(), self.task.address.clone(), &self.task.times);
         let MemberTask { consensus, times, limiter, .. } = &self.task;
         let (consensus, limiter) = (consensus.clone(), limiter.clone());
         Leadership::take_over(consensus, self.keys.clone(), *times, limiter, key, (seen, settings))

@@ -24,6 +24,11 @@ fn times() -> ClusterTimes {
     ClusterTimes::new(Duration::from_secs(12), Duration::from_secs(1)).unwrap()
 }
 
+/// Times of a server with another leader timeout.
+fn long() -> ClusterTimes {
+    ClusterTimes::new(Duration::from_secs(12), Duration::from_secs(2)).unwrap()
+}
+
 /// Notes what a process would be told, rather than ending this one.
 #[derive(Default)]
 struct NotedLimit(Mutex<(Option<BootTime>, bool)>);
@@ -217,7 +222,7 @@ fn a_success_that_comes_too_late_counts_for_nothing() {
     let limit = Arc::new(NotedLimit::default());
     let settings = consensus.set(&Keys::new(CLUSTER).settings, Some(b""));
     let lead = |at: Seen| {
-        let key = LeaderKey::new(random_id().unwrap().to_string(), None);
+        let key = LeaderKey::new(random_id().unwrap().to_string(), None, &times());
         let keys = Keys::new(CLUSTER);
         Leadership::take_over(consensus.clone(), keys, times(), limit.clone(), key, (at, settings))
     };
@@ -255,7 +260,7 @@ fn a_key_that_is_gone_again_after_another_take_over_is_seen_as_gone_anew() {
     let consensus = Arc::new(FakeConsensus::default());
     let keys = Keys::new(CLUSTER);
     let settings = consensus.set(&keys.settings, Some(b""));
-    let key = LeaderKey::new(random_id().unwrap().to_string(), None);
+    let key = LeaderKey::new(random_id().unwrap().to_string(), None, &times());
     let seen = Seen::NoLeader { term: 0 };
     // Between the last look and the take-over, another server has become active.
     consensus.set(&keys.leader, Some(b"another"));
@@ -276,6 +281,17 @@ fn a_server_with_other_times_is_refused() {
         MemberEvent::Refused(reason) => assert!(reason.contains("dead-peer timeout of 12 s"), "{reason}"),
         MemberEvent::TookOver(_) | MemberEvent::Over(_) => panic!("it is not refused"),
     };
+}
+
+#[test]
+fn a_standby_waits_for_the_time_of_the_active_server_should_the_settings_be_others_by_now() {
+    let consensus = Arc::new(FakeConsensus::default());
+    let key = LeaderKey::new(random_id().unwrap().to_string(), None, &long());
+    let begun = BootTime::now();
+    consensus.set(&Keys::new(CLUSTER).leader, Some(&key.encode()));
+    let one = member(&consensus, "one:1", times());
+    let _keeper = one.keeper();
+    assert!(begun.until(BootTime::now()) > long().take_over_after(Duration::ZERO));
 }
 
 #[test]

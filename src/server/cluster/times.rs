@@ -72,9 +72,10 @@ impl ClusterTimes {
         self.leader_timeout * 17 / 20
     }
 
-    /// How long a standby must have seen the same revision of the leader's key.
-    pub(super) fn take_over_after(&self) -> Duration {
-        self.leader_timeout * 101 / 100
+    /// How long a standby must have seen the same revision of the leader's key, if the server there
+    /// goes by this leader timeout.
+    pub(super) fn take_over_after(&self, of_leader: Duration) -> Duration {
+        self.leader_timeout.max(of_leader) * 101 / 100
     }
 
     pub(super) fn renew_interval(&self) -> Duration {
@@ -116,8 +117,13 @@ mod tests {
         let times = of(25, 5).unwrap();
         let (fast, slow) = (1.005, 0.995);
         let silent_at = times.speak().as_secs_f64() / slow;
-        assert!(times.give_up() < times.speak() && silent_at < times.take_over_after().as_secs_f64() / fast);
+        assert!(
+            times.give_up() < times.speak()
+                && silent_at < times.take_over_after(Duration::ZERO).as_secs_f64() / fast
+        );
         assert!(4 * times.request_limit() <= times.leader_timeout);
         assert!(3 * times.renew_interval() < times.give_up());
+        let longer = Duration::from_secs(7);
+        assert_eq!(times.take_over_after(longer), of(25, 7).unwrap().take_over_after(Duration::ZERO));
     }
 }

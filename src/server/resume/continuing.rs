@@ -45,10 +45,12 @@ impl NewConnection<'_> {
         let (id, epoch) = (request.grant.session, request.grant.epoch);
         let sessions = &self.server.resumable;
         let Some(resumption) = sessions.resumption() else {
-            return Continued::Ended("this server has no state directory");
+            return Continued::Ended("this server lets no session resume");
         };
         if !resumption.is_secret(&request.grant.secret, id, epoch, request.dead_peer_timeout) {
-            return Continued::Ended("no server with this state directory has told it this");
+            return Continued::Ended(
+                "no server with this state directory, or of this cluster as etcd knows it, has told it this",
+            );
         }
         let owner = (self.id, self.send_queue, self.session, request.attempt);
         let continued = sessions.find_or_continue(

@@ -104,3 +104,32 @@ fn a_session_that_holds_nothing_begins_anew_at_another_place_after_rounds_of_sta
     first.join().unwrap();
     second.join().unwrap();
 }
+
+#[test]
+fn a_server_that_does_not_answer_is_looked_for_at_its_other_places_while_the_connection_stands() {
+    let (one, first) = serve_all(move |server| {
+        let mut peer = begin(&server);
+        grant(&mut peer, 7);
+        peer.expect("ping");
+        // Its kernel goes on to acknowledge what it is sent.
+        let mut hanging = server.accept();
+        assert!(hanging.ends_by_reset());
+        assert!(peer.ends_by_reset(), "the session goes on elsewhere, so its end is no word of its client");
+    });
+    let (two, second) = serve_all(move |server| {
+        let (mut peer, parameters) = resume(&server, 2);
+        assert_eq!(parameters["locks"].as_array().unwrap().len(), 1);
+        peer.expect("identify");
+        peer.outlast();
+    });
+    let session = connect(&group(&[&one, &two]));
+    session.acquire(b"a", Mode::Exclusive, None).unwrap();
+    let doubt = until(&session, in_doubt);
+    let SessionState::InDoubt { reason, .. } = doubt else { panic!("{doubt:?}") };
+    assert!(reason.contains("does not answer"), "{reason}");
+    until(&session, is_alive);
+    assert_eq!((session.resumes(), session.held(b"a").unwrap().unwrap().token), (1, 7));
+    session.close();
+    first.join().unwrap();
+    second.join().unwrap();
+}
