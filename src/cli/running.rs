@@ -403,8 +403,8 @@ impl RunningServer<'_> {
         parked.map_err(|error| error.to_string()).flatten()
     }
 
-    /// Stops the server. Returns whether everything that the next run must know is recorded.
-    pub(super) fn stop(self) -> bool {
+    /// Stops the server.
+    pub(super) fn stop(self) -> StopOutcome {
         if let Some(control) = &self.control {
             control.remove();
         }
@@ -423,13 +423,23 @@ impl RunningServer<'_> {
             }
         };
         // Last: from then on another server may be active.
-        if let Some(member) = self.member
-            && let Err(error) = member.hand_over()
-        {
-            log::warn!("the next server must wait for the leader timeout before it takes over: {error}");
-        }
-        is_recorded
+        let handed_over = self.member.is_none_or(|member| match member.hand_over() {
+            Ok(()) => true,
+            Err(error) => {
+                log::warn!("the next server must wait for the leader timeout before it takes over: {error}");
+                false
+            }
+        });
+        StopOutcome { is_recorded, handed_over }
     }
+}
+
+/// How a server has stopped.
+pub(super) struct StopOutcome {
+    /// Whether everything that the next run must know is recorded.
+    pub(super) is_recorded: bool,
+    /// Whether no other server of the cluster need wait for the end of this one's time.
+    pub(super) handed_over: bool,
 }
 
 /// Returns whether everything that the next run must know is recorded.

@@ -30,7 +30,7 @@ use super::options::{ServeOptions, Settings};
 use super::pidfile::Pidfile;
 use super::privileges;
 use super::reload::ActiveOptions;
-use super::running::{End, ReloadState, RunningServer, ServeEvent};
+use super::running::{End, ReloadState, RunningServer, ServeEvent, StopOutcome};
 use super::signal_gate::{SignalGate, stops};
 use super::systemd::{self, ServiceManager};
 use super::text::harmless;
@@ -222,13 +222,16 @@ impl ServerProcess {
         }
         log::info!("stopping");
         running.manager.notify_stopping();
-        let is_recorded = running.stop();
+        let StopOutcome { is_recorded, handed_over } = running.stop();
         log::info!("stopped");
         let code = match end {
             End::Orderly | End::AtOnce(_) => ExitCode::SUCCESS,
             End::Failed => ExitCode::FAILURE,
             End::StoodDown(asker) => {
-                asker.tell(&Reply::Done("handed over".to_owned()));
+                // If it has not, the log says why.
+                if handed_over {
+                    asker.tell(&Reply::Done("handed over".to_owned()));
+                }
                 ExitCode::from(cluster_member::EXIT_NOT_ACTIVE)
             }
         };

@@ -168,6 +168,22 @@ fn a_slow_etcd_is_enough_and_one_that_is_too_slow_is_none() {
     assert_eq!(cluster.message(next).try_lock("x")["cause"], "grace");
 }
 
+/// The next server must wait for the leader timeout, so nobody must rely on a hand-over.
+#[test]
+fn a_server_that_etcd_does_not_answer_does_not_say_that_it_has_handed_over() {
+    let etcd = EtcdCluster::start(1);
+    let proxy = Proxy::to(&etcd.place(0));
+    let mut cluster = Cluster::on(etcd).at(proxy.url("main"));
+    cluster.add(&[]);
+    let active = cluster.await_active();
+    proxy.set(Way::Cut);
+    let (code, said, errors) = cluster.ask(active, "stand-down");
+    assert_eq!(code, 70, "{said}{errors}");
+    assert!(errors.contains("see its log"), "{errors}");
+    assert_eq!(cluster.end(active), Ended::With(3));
+    cluster.await_log(active, "the next server must wait for the leader timeout before it takes over");
+}
+
 /// Only the active server is: the other one takes over, and holders follow.
 #[test]
 fn an_active_server_that_is_cut_off_from_etcd_ends_and_another_takes_over() {
