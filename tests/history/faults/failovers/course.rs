@@ -68,6 +68,9 @@ pub(super) struct Course {
     pub(super) etcd_every: u64,
     /// A client keeps a lock for seconds once in about this many steps.
     pub(super) stays: u64,
+    /// No process of clients is stopped, and all sessions resume: then no increment of a counter that
+    /// only a lock guards may be lost.
+    pub(super) is_smooth: bool,
 }
 
 /// How far the clusters of a run have come.
@@ -138,7 +141,7 @@ impl<'a> ClusterInRun<'a> {
             process: 0,
             threads: course.threads,
             directory: directory.path().to_owned(),
-            endpoints: endpoints(&cluster),
+            endpoints: endpoints(&cluster, course.is_smooth),
             mix: course.mix,
             text_can_share: true,
             misbehaves: 2000,
@@ -343,7 +346,7 @@ impl<'a> ClusterInRun<'a> {
         assert_eq!(conflicts, 0, "two sessions claimed one lock\n{head}");
         // A stopped server, and an election of etcd.
         let rules = Rules { grant_delay_max: GRANT_DELAY_MAX + 5 * SECOND, end_notice_max: END_NOTICE_MAX };
-        let verdict = judge(&head, &gathered, &rules, directory.path(), false);
+        let verdict = judge(&head, &gathered, &rules, directory.path(), course.is_smooth);
         (gathered.history, verdict)
     }
 }
@@ -355,21 +358,22 @@ fn start_again(cluster: &mut Cluster) {
     }
 }
 
-/// What clients connect to: those that resume through the proxies and directly, and those of all
-/// other kinds directly.
-fn endpoints(cluster: &Cluster) -> Vec<(Protocol, String)> {
+/// What clients connect to: those that resume through the proxies and directly, and, unless the run
+/// is smooth, those of all other kinds directly.
+fn endpoints(cluster: &Cluster, is_smooth: bool) -> Vec<(Protocol, String)> {
     let (through, direct) = (cluster.places(true), cluster.places(false));
-    let resuming = [
+    let mut endpoints = vec![
         (Protocol::Resumable, through.clone()),
         (Protocol::Resumable, through.clone()),
         (Protocol::Resumable, direct.clone()),
         (Protocol::ResumableLibrary, through),
         (Protocol::ResumableLibrary, direct.clone()),
-        (Protocol::Library, direct),
     ];
-    let at_one = [Protocol::Lockd, Protocol::Glockd, Protocol::Message].map(|protocol| {
-        let addresses = cluster.addresses(protocol);
-        addresses.into_iter().map(move |address| (protocol, address))
-    });
-    resuming.into_iter().chain(at_one.into_iter().flatten()).collect()
+    if !is_smooth {
+        endpoints.push((Protocol::Library, direct));
+        for protocol in [Protocol::Lockd, Protocol::Glockd, Protocol::Message] {
+            endpoints.extend(cluster.addresses(protocol).into_iter().map(|address| (protocol, address)));
+        }
+    }
+    endpoints
 }

@@ -122,6 +122,7 @@ const USUAL: Course = Course {
     ],
     etcd_every: 25_000,
     stays: 25,
+    is_smooth: false,
 };
 
 fn checked(results: &[(History, Verdict)], model: Model) -> usize {
@@ -158,7 +159,7 @@ fn deep_fail_overs() {
         millis: 1_500_000,
         calls: calls * 11 / 10,
         fail_overs,
-        stays: 40,
+        stays: 25,
         mix: Mix { sets: 10, ..USUAL.mix },
         every: &[
             (Event::KillActive, 60_000),
@@ -185,4 +186,31 @@ fn deep_fail_overs() {
     assert!(made >= calls, "only {made} calls");
     let taken: u64 = results.iter().map(|(history, _)| history.servers.len() as u64 - 1).sum();
     assert!(taken >= fail_overs, "only {taken} fail-overs");
+}
+
+#[test]
+#[ignore = "takes minutes: make check-deep"]
+fn deep_counters_across_fail_overs() {
+    let every = &[
+        (Event::KillActive, 40_000),
+        (Event::StopActive, 60_000),
+        (Event::PauseActive, 8000),
+        (Event::CutActiveFromEtcd, 60_000),
+        (Event::SlowEtcd, 30_000),
+        (Event::StandDown, 12_000),
+        (Event::Terminate, 20_000),
+        (Event::KillStandby, 9000),
+        (Event::KillClients, 2000),
+        (Event::Reset, 600),
+        (Event::ResetClientSide, 600),
+        (Event::ResetServerSide, 600),
+        (Event::Cut, 600),
+        (Event::Outage, 15_000),
+    ];
+    let mix = Mix { shared: 0, converts: 0, ..USUAL.mix };
+    let course = Course { mix, every, clusters: 3, servers: 3, millis: 150_000, stays: 12, ..USUAL };
+    let results =
+        run(Course { name: "counters across fail-overs", etcd_every: 60_000, is_smooth: true, ..course });
+    let fail_overs: usize = results.iter().map(|(history, _)| history.servers.len() - 1).sum();
+    assert!(fail_overs > 10, "only {fail_overs} fail-overs");
 }
