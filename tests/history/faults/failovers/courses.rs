@@ -192,25 +192,25 @@ fn deep_fail_overs() {
 #[ignore = "takes minutes: make check-deep"]
 fn deep_counters_across_fail_overs() {
     let every = &[
-        (Event::KillActive, 40_000),
-        (Event::StopActive, 60_000),
+        (Event::KillActive, 90_000),
+        (Event::StopActive, 120_000),
         (Event::PauseActive, 8000),
-        (Event::CutActiveFromEtcd, 60_000),
-        (Event::SlowEtcd, 30_000),
-        (Event::StandDown, 12_000),
-        (Event::Terminate, 20_000),
+        (Event::CutActiveFromEtcd, 120_000),
+        (Event::SlowEtcd, 60_000),
+        (Event::StandDown, 30_000),
+        (Event::Terminate, 45_000),
         (Event::KillStandby, 9000),
-        (Event::KillClients, 2000),
+        (Event::KillClients, 6000),
         (Event::Reset, 600),
         (Event::ResetClientSide, 600),
         (Event::ResetServerSide, 600),
         (Event::Cut, 600),
-        (Event::Outage, 15_000),
+        (Event::Outage, 30_000),
     ];
     let mix = Mix { shared: 0, converts: 0, ..USUAL.mix };
-    let course = Course { mix, every, clusters: 3, servers: 3, millis: 150_000, stays: 12, ..USUAL };
+    let course = Course { mix, every, clusters: 4, servers: 3, millis: 150_000, stays: 12, ..USUAL };
     let results =
-        run(Course { name: "counters across fail-overs", etcd_every: 60_000, is_smooth: true, ..course });
+        run(Course { name: "counters across fail-overs", etcd_every: 90_000, is_smooth: true, ..course });
     let fail_overs: usize = results.iter().map(|(history, _)| history.servers.len() - 1).sum();
     assert!(fail_overs > 10, "only {fail_overs} fail-overs");
 }
