@@ -180,8 +180,14 @@ fn a_server_that_etcd_does_not_answer_does_not_say_that_it_has_handed_over() {
     let (code, said, errors) = cluster.ask(active, "stand-down");
     assert_eq!(code, 70, "{said}{errors}");
     assert!(errors.contains("see its log"), "{errors}");
-    assert_eq!(cluster.end(active), Ended::With(3));
-    cluster.await_log(active, "the next server must wait for the leader timeout before it takes over");
+    match cluster.end(active) {
+        Ended::With(3) => {
+            cluster
+                .await_log(active, "the next server must wait for the leader timeout before it takes over");
+        }
+        // On a busy machine, its time may be over before it can say so.
+        ended => assert_eq!(ended, Ended::Killed),
+    }
 }
 
 /// Only the active server is: the other one takes over, and holders follow.

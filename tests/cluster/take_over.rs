@@ -180,7 +180,9 @@ fn a_server_that_is_told_to_stop_hands_over_too_and_one_that_is_a_standby_just_e
 fn nobody_waits_for_the_leader_timeout_after_a_server_has_stood_down() {
     let cluster = Cluster::on(EtcdCluster::start(1));
     // As if another server had just handed over.
-    let vacated = json!({"version": 1, "epoch": 1, "server": "other", "write": 1, "vacated": true});
+    let vacated = json!({
+        "version": 1, "epoch": 1, "server": "other", "write": 1, "leaderTimeout": 45, "vacated": true
+    });
     let (key, vacated) = (Cluster::key("leader"), vacated.to_string());
     let put = Write::Put { key: &key, value: vacated.as_bytes() };
     assert!(cluster.keys().transact(&[], &[put], DEADLINE).unwrap().succeeded);
