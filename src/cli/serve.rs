@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use lockd::broker::{Broker, Stats};
-use lockd::server::cluster::Member;
+use lockd::server::cluster::{ClusterConfig, Member};
 use lockd::server::keeper::Keeper;
 use lockd::server::snapshot::RestoredServer;
 use lockd::server::state_dir;
@@ -56,6 +56,11 @@ fn start(options: &ServeOptions) -> ExitCode {
         Ok(settings) => settings,
         Err(mistake) => return exit_with_message(&mistake, EXIT_USAGE),
     };
+    if settings.cluster.is_some()
+        && let Err(reason) = ClusterConfig::check_process()
+    {
+        return exit_with_message(&format!("cluster: {reason}"), EXIT_USAGE);
+    }
     // Before anything is opened, as that function requires.
     let inherited = systemd::inherited_sockets();
     with_log(&settings, upgrade::program_path(), |process| {

@@ -25,6 +25,13 @@ pub(crate) fn is_within() -> bool {
     }
 }
 
+/// Whether the kernel can end this process by a timer of its own: not the first one of a container
+/// or of the machine, which it keeps from all signals that do not come from outside.
+#[cfg(feature = "cluster")]
+pub(crate) fn can_be_ended() -> bool {
+    std::process::id() != 1
+}
+
 /// The process may not say a word more. It goes on until its limit.
 #[cfg(feature = "cluster")]
 pub(crate) fn silence() {
@@ -46,12 +53,16 @@ impl ProcessLimit {
     /// Sets the limit of this process for the first time.
     ///
     /// # Errors
-    /// If the kernel has no more timers. Then there is no limit.
+    /// If the kernel [cannot end](can_be_ended) this process, or has no more timers. Then there is no
+    /// limit.
     pub(crate) fn begin(at: BootTime) -> std::io::Result<Self> {
         use nix::sys::signal::{SigEvent, SigevNotify, Signal};
         use nix::sys::timer::Timer;
         use nix::time::ClockId;
 
+        if !can_be_ended() {
+            return Err(std::io::Error::other("the kernel ends no process 1 by its own timer"));
+        }
         let kill = SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 };
         let timer = Timer::new(ClockId::CLOCK_BOOTTIME, SigEvent::new(kill))?;
         // Never dropped: the limit holds whatever becomes of its owner.

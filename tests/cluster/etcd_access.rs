@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use crate::authority::Authority;
 use crate::etcd::{EtcdCluster, EtcdTls};
@@ -91,4 +92,20 @@ fn certificates_are_enough() {
     }
     cluster = cluster.at(good);
     assert_works(&mut cluster);
+}
+
+/// The kernel could not end it when its time is over, so that its clients would hold their locks on,
+/// beside those of the next server.
+#[test]
+fn process_1_of_a_container_is_refused() {
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", env!("CARGO_BIN_EXE_lockd"), "serve"]);
+    command.args(["--cluster", "etcd://127.0.0.1:1/main", "--listen", "message://127.0.0.1:0"]);
+    let ended = command.output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    if said.contains("unshare") {
+        return eprintln!("skipped: no process namespace can be made here: {said}");
+    }
+    assert_eq!(ended.status.code(), Some(2), "{said}");
+    assert!(said.contains("process 1 of a container"), "{said}");
 }

@@ -45,6 +45,10 @@ pub(super) trait Surroundings: Send {
 
     /// This server is active from now on.
     fn begin(&self, resumption: Resumption);
+
+    /// All connections end at once, without a word. The end of the process would do the same, unless
+    /// one of its threads waits for a disk that hangs.
+    fn hang_up(&self);
 }
 
 /// What the thread of a member needs.
@@ -298,15 +302,21 @@ impl RunningMember {
             Ok(Some(keeper)) => (self.task.report)(MemberEvent::TookOver(keeper)),
             Ok(None) => return None,
             Err(event) => {
-                leadership.silence();
+                self.silence(&leadership);
                 return Some(event);
             }
         }
         let ended = self.stay_active(&mut leadership);
         if ended.is_some() {
-            leadership.silence();
+            self.silence(&leadership);
         }
         ended
+    }
+
+    /// From now on this server says nothing more to anybody.
+    fn silence(&self, leadership: &Leadership) {
+        leadership.silence();
+        self.task.surroundings.hang_up();
     }
 
     /// Reads and writes what the new run needs, and lets broker and server begin. `None` if the

@@ -38,6 +38,7 @@ pub use times::ClusterTimes;
 
 use crate::broker::Broker;
 use crate::etcd::{Etcd, EtcdUrl};
+use crate::os::process_limit;
 use crate::os::sync::Arc;
 use crate::server::Server;
 use crate::server::keeper::Resumption;
@@ -67,13 +68,15 @@ impl ClusterConfig {
     /// programs that do nothing else.
     ///
     /// # Errors
-    /// If a file that the address names is of no use, or no thread can be started.
+    /// If a file that the address names is of no use, or no thread can be started; or if the kernel
+    /// cannot end this process, because it is process 1 of a container.
     pub fn join(
         self,
         broker: &Broker,
         server: &Server,
         report: impl Fn(MemberEvent) + Send + 'static,
     ) -> io::Result<Member> {
+        Self::check_process().map_err(io::Error::other)?;
         let etcd = Etcd::new(&self.etcd).map_err(|error| io::Error::other(error.to_string()))?;
         Member::start(MemberTask {
             cluster: self.etcd.name().to_owned(),
@@ -89,6 +92,22 @@ impl ClusterConfig {
     }
 }
 
+impl ClusterConfig {
+    /// Checks that this process can be that of a member of a cluster.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_process() -> Result<(), &'static str> {
+        match process_limit::can_be_ended() {
+            true => Ok(()),
+            false => Err(
+                "this is process 1 of a container, which the kernel cannot end when its time as the active server is \
+                 over: let another program be process 1 (docker run --init, or shareProcessNamespace in Kubernetes)",
+            ),
+        }
+    }
+}
+
 /// The server around a member.
 struct ServedStandby(Arc<ServerState>);
 
@@ -97,6 +116,10 @@ impl Surroundings for ServedStandby {
         if let Some(standby) = &mut *self.0.standby.lock() {
             standby.active = address.map(str::to_owned);
         }
+    }
+
+    fn hang_up(&self) {
+        self.0.hang_up_all();
     }
 
     fn begin(&self, resumption: Resumption) {

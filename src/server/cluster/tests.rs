@@ -56,15 +56,26 @@ impl NotedLimit {
 
 /// What the server around a member is told.
 #[derive(Clone, Default)]
-struct NotedSurroundings(Arc<Mutex<(Option<String>, Option<Resumption>)>>);
+struct NotedSurroundings(Arc<Mutex<Told>>);
+
+#[derive(Default)]
+struct Told {
+    active: Option<String>,
+    resumption: Option<Resumption>,
+    has_hung_up: bool,
+}
 
 impl Surroundings for NotedSurroundings {
     fn set_active_elsewhere(&self, address: Option<&str>) {
-        self.0.lock().0 = address.map(str::to_owned);
+        self.0.lock().active = address.map(str::to_owned);
     }
 
     fn begin(&self, resumption: Resumption) {
-        self.0.lock().1 = Some(resumption);
+        self.0.lock().resumption = Some(resumption);
+    }
+
+    fn hang_up(&self) {
+        self.0.lock().has_hung_up = true;
     }
 }
 
@@ -143,17 +154,17 @@ fn one_is_active_and_hands_over_to_the_other() {
     let mut one = member(&consensus, "one:1", times());
     assert_eq!(one.grants(), None, "a standby");
     let keeper = one.keeper();
-    assert!(keeper.grace_cause().is_none() && one.around.0.lock().1.is_some() && one.is_active());
+    assert!(keeper.grace_cause().is_none() && one.around.0.lock().resumption.is_some() && one.is_active());
     let first = one.grants().unwrap();
     let two = member(&consensus, "two:1", times());
-    eventually("the standby knows who is active", || two.around.0.lock().0.as_deref() == Some("one:1"));
+    eventually("the standby knows who is active", || two.around.0.lock().active.as_deref() == Some("one:1"));
     one.broker.shut();
     keeper.stopped().unwrap();
     one.member.take().unwrap().hand_over().unwrap();
     let keeper = two.keeper();
     assert_eq!(keeper.epoch(), 2);
     assert!(two.grants().unwrap() > first);
-    assert!(!one.limit.is_silent(), "an orderly end");
+    assert!(!one.limit.is_silent() && !one.around.0.lock().has_hung_up, "an orderly end");
 }
 
 #[test]
@@ -162,7 +173,7 @@ fn after_an_active_server_that_says_nothing_more_the_next_waits_and_grants_nothi
     let mut one = member(&consensus, "one:1", times());
     let keeper = one.keeper();
     let two = member(&consensus, "two:1", times());
-    eventually("the standby knows who is active", || two.around.0.lock().0.is_some());
+    eventually("the standby knows who is active", || two.around.0.lock().active.is_some());
     // Its process ends without a word.
     drop(one.member.take());
     let limit = one.limit.limit();
@@ -182,7 +193,7 @@ fn an_active_server_that_cannot_reach_etcd_ends_before_another_takes_over() {
     consensus.trouble(Trouble::Lost, usize::MAX);
     let reason = one.over();
     assert!(reason.contains("not confirmed"), "{reason}");
-    assert!(one.limit.is_silent());
+    assert!(one.limit.is_silent() && one.around.0.lock().has_hung_up);
     consensus.trouble(Trouble::Lost, 0);
     let two = member(&consensus, "two:1", times());
     let _keeper = two.keeper();
