@@ -331,7 +331,7 @@ fn cluster(
     let etcd_url = |text: &str| text.parse::<EtcdUrl>().map_err(|error| error.to_string());
     let etcd = parse_each("cluster", texts_of("cluster"), etcd_url)?.pop();
     let leader_timeout = parse_each("leader-timeout", texts_of("leader-timeout"), leader_timeout)?.pop();
-    let address = parse_each("advertise", texts_of("advertise"), host_and_port)?.pop();
+    let address = parse_each("advertise", texts_of("advertise"), clients_address)?.pop();
     if !check_together {
         return Ok(None);
     }
@@ -348,6 +348,18 @@ fn cluster(
     // Now, so that a file that is missing is a mistake of the configuration.
     Etcd::new(&etcd).map_err(|error| mistake("cluster", error.to_string()))?;
     Ok(Some(ClusterConfig { etcd, times, address, is_first_start }))
+}
+
+/// Where clients can connect to.
+fn clients_address(text: &str) -> Result<String, String> {
+    let is_every = |host: &str| ["0.0.0.0", "[::]"].contains(&host);
+    match host_and_port(text)?.rsplit_once(':') {
+        Some((host, "0")) => Err(format!("{host} is given without a port")),
+        Some((host, _)) if is_every(host) || host.contains(char::is_whitespace) => {
+            Err(format!("no client can connect to {text:?}"))
+        }
+        _ => Ok(text.to_owned()),
+    }
 }
 
 fn leader_timeout(text: &str) -> Result<Duration, String> {
@@ -455,6 +467,9 @@ mod tests {
             ("leader-timeout = 0", "leader-timeout", "0 is not from 1 to 60"),
             ("leader-timeout = 5", "leader-timeout", "cluster"),
             ("advertise = 'here'", "advertise", "HOST:PORT"),
+            ("advertise = 'a:0'", "advertise", "without a port"),
+            ("advertise = '0.0.0.0:1'", "advertise", "no client can connect"),
+            ("advertise = 'a b:1'", "advertise", "no client can connect"),
             ("cluster = 'etcd://h/a'\nleader-timeout = 9", "leader-timeout", "0.99·T"),
             ("state-dir = ''", "state-dir", "empty"),
             ("user = ''", "user", "empty"),

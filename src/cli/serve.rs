@@ -235,7 +235,7 @@ impl ServerProcess {
             End::StoodDown(asker) => {
                 // If it has not, the log says why.
                 if handed_over {
-                    asker.tell(&Reply::Done("handed over".to_owned()));
+                    asker.tell(&Reply::Done("handed over, to the next server that is there".to_owned()));
                 }
                 ExitCode::from(cluster_member::EXIT_NOT_ACTIVE)
             }

@@ -20,6 +20,9 @@ use super::url::{EtcdUrl, EtcdUser};
 use crate::os::sync::{Arc, AtomicUsize, Mutex, Ordering};
 use crate::os::tls::ClientTls;
 
+/// What is wrong with an end point of another etcd cluster.
+const OTHER_CLUSTER: &str = "answers as another etcd cluster than the others";
+
 /// An etcd cluster. Threads may share it.
 pub struct Etcd {
     url: EtcdUrl,
@@ -94,9 +97,9 @@ impl Etcd {
             let request = HttpPost { path: gateway::STATUS, body: b"{}", token: None };
             let asked = end_point.post(request, deadlines).and_then(|answer| self.check_cluster(answer));
             if let Err(failed) = asked {
-                let is_final = failed.is_permanent && failed.was_sent;
+                let is_other = failed.text == OTHER_CLUSTER;
                 let failure = (end_point.name().to_owned(), failed);
-                if is_final {
+                if is_other {
                     return Err(EtcdError::new(&[failure]));
                 }
                 failures.push(failure);
@@ -243,8 +246,7 @@ impl Etcd {
         if *self.cluster_id.get_or_init(|| answer.cluster_id) == answer.cluster_id {
             return Ok(answer);
         }
-        let text = "answers as another etcd cluster than the others";
-        Err(FailedRequest::in_doubt(text).permanently())
+        Err(FailedRequest::in_doubt(OTHER_CLUSTER).permanently())
     }
 }
 

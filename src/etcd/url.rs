@@ -127,7 +127,8 @@ fn read(text: &str) -> Result<EtcdUrl, &'static str> {
     let (place, options) = rest.split_once('?').map_or((rest, None), |(place, rest)| (place, Some(rest)));
     let (hosts, name) = place.split_once('/').ok_or("after the hosts there must be /NAME")?;
     let is_of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(is_of_name) {
+    let is_path = [".", ".."].contains(&name);
+    if name.is_empty() || name.len() > NAME_CHARS_MAX || is_path || !name.chars().all(is_of_name) {
         return Err("the name after the / must be 1 to 64 of the characters a-z A-Z 0-9 . _ -");
     }
     let mut end_points = Vec::new();
@@ -276,6 +277,7 @@ mod tests {
             ("etcds://a/n", "etcd+tls://"),
             ("etcd://", "/NAME"),
             ("etcd://a", "/NAME"),
+            ("etcd://a/..", "1 to 64"),
             ("etcd://a?user=x", "/NAME"),
             ("etcd://a/", "1 to 64"),
             ("etcd://a/n/m", "1 to 64"),

@@ -389,7 +389,9 @@ impl RunningMember {
             return Ok(());
         }
         let seconds = self.task.times.give_up().as_secs_f64();
-        let why = failure.unwrap_or_else(|| "this process was not run".to_owned());
+        let why = failure
+            .or_else(|| self.reader.read().etcd_error)
+            .unwrap_or_else(|| "this process was not run".to_owned());
         Err(MemberEvent::Over(format!("etcd has not confirmed for {seconds} s that it is active: {why}")))
     }
 

@@ -192,7 +192,7 @@ fn an_active_server_that_cannot_reach_etcd_ends_before_another_takes_over() {
     // All its requests are lost from now on, and those of nobody else.
     consensus.trouble(Trouble::Lost, usize::MAX);
     let reason = one.over();
-    assert!(reason.contains("not confirmed"), "{reason}");
+    assert!(reason.contains("not confirmed") && reason.ends_with("no answer"), "{reason}");
     assert!(one.limit.is_silent() && one.around.0.lock().has_hung_up);
     consensus.trouble(Trouble::Lost, 0);
     let two = member(&consensus, "two:1", times());
