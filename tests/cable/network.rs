@@ -23,7 +23,7 @@ pub(crate) const EVERYBODY: &str = "10.77.0.0/24";
 pub(crate) struct Namespace(File);
 
 impl Namespace {
-    fn new() -> Result<Self, String> {
+    pub(crate) fn new() -> Result<Self, String> {
         let own = std::fs::read_link("/proc/self/ns/net").map_err(|error| error.to_string())?;
         // It ends with this process, however that ends, because its input is then at its end.
         let mut holder = Command::new("unshare")
@@ -61,7 +61,7 @@ impl Namespace {
         done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    fn run(&self, command: &str) -> Result<(), String> {
+    pub(crate) fn run(&self, command: &str) -> Result<(), String> {
         let mut words = command.split(' ');
         let mut process = Command::new(words.next().unwrap());
         process.args(words).stdin(Stdio::null());
@@ -73,7 +73,7 @@ impl Namespace {
     }
 
     /// The name of this namespace for `ip`.
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 }
@@ -156,12 +156,21 @@ pub(crate) type Scenario = Box<dyn FnOnce(Network) + Send>;
 /// user namespace if this process does not run as root. Skips them, and says why, if the system
 /// refuses.
 pub(crate) fn in_networks(name: &str, scenarios: Vec<Scenario>) {
+    in_networks_made_by(Network::new, name, scenarios);
+}
+
+/// The same with networks of another shape.
+pub(crate) fn in_networks_made_by<N: Send>(
+    make: impl Fn() -> Result<N, String>,
+    name: &str,
+    scenarios: Vec<Box<dyn FnOnce(N) + Send>>,
+) {
     if !rustix::process::geteuid().is_root() {
         return as_root_of_a_user_namespace(name);
     }
     std::thread::scope(|scope| {
         for scenario in scenarios {
-            match Network::new() {
+            match make() {
                 Ok(network) => drop(scope.spawn(|| scenario(network))),
                 Err(refused) => return say_skipped(name, &format!("no network namespaces here: {refused}")),
             }

@@ -41,6 +41,8 @@ struct Member {
 }
 
 pub(crate) struct EtcdCluster {
+    /// Where clients reach it.
+    host: Ipv4Addr,
     members: Vec<Member>,
     tls: Option<EtcdTls>,
     directory: TempDir,
@@ -53,11 +55,16 @@ impl EtcdCluster {
     }
 
     pub(crate) fn start_with(count: usize, tls: Option<EtcdTls>) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST, count, tls)
+    }
+
+    /// The same, with another address for clients. It must be one of the calling thread's network.
+    pub(crate) fn start_at(host: Ipv4Addr, count: usize, tls: Option<EtcdTls>) -> Self {
         run_first();
         // Another program may take a port between the moment at which it is found to be free and
         // the moment at which etcd listens.
         for _ in 0..ATTEMPTS {
-            let mut cluster = Self::new(count, tls.clone());
+            let mut cluster = Self::new(host, count, tls.clone());
             for index in 0..count {
                 cluster.spawn(index);
             }
@@ -71,7 +78,7 @@ impl EtcdCluster {
         panic!("no free ports for etcd");
     }
 
-    fn new(count: usize, tls: Option<EtcdTls>) -> Self {
+    fn new(host: Ipv4Addr, count: usize, tls: Option<EtcdTls>) -> Self {
         let member = |index| Member {
             name: format!("m{index}"),
             client_port: free_port(),
@@ -80,7 +87,7 @@ impl EtcdCluster {
             process: None,
             is_stopped: false,
         };
-        Self { members: (0..count).map(member).collect(), tls, directory: data_directory() }
+        Self { host, members: (0..count).map(member).collect(), tls, directory: data_directory() }
     }
 
     /// The address for lockd's option, with all members.
@@ -95,7 +102,7 @@ impl EtcdCluster {
 
     /// HOST:PORT of one member.
     pub(crate) fn place(&self, index: usize) -> String {
-        format!("127.0.0.1:{}", self.members[index].client_port)
+        format!("{}:{}", self.host, self.members[index].client_port)
     }
 
     /// Stops the member's process. Its kernel goes on to answer for it.
@@ -247,7 +254,7 @@ impl Member {
 
 /// Lets the calling thread, and what it starts from now on, run before others, if that is allowed:
 /// to root. A server that a busy machine keeps from running for too long does not stay active.
-fn run_first() {
+pub(crate) fn run_first() {
     const NICE: i32 = -10;
     let _ = rustix::process::setpriority_process(None, NICE);
 }
