@@ -304,12 +304,23 @@ final class Connection implements Endable
 
     /**
      * Sends a ping, without waiting for its answer, if what has been answered is older than so many
-     * seconds and no ping is under way.
+     * seconds and no ping is under way. If one is, and has not been answered for `$patience` seconds,
+     * this gives the connection up.
+     *
+     * @throws ConnectionLostException
      */
-    public function renewProof(float $olderThan): void
+    public function renewProof(float $olderThan, float $patience = INF): void
     {
         $this->flush();
         if ($this->ping !== null && $this->answer($this->ping) !== null) {
+            $this->ping = null;
+        }
+        if ($this->ping !== null && $this->sent[$this->ping]->age() > $patience) {
+            // This process may have been stopped, or busy, since the answer came.
+            $this->readAll();
+            if ($this->answer($this->ping) === null) {
+                throw $this->lose('the server does not answer; it may be at another place');
+            }
             $this->ping = null;
         }
         if ($this->ping === null && $this->proven->age() > $olderThan) {

@@ -204,11 +204,16 @@ final class ServerSession
         }
     }
 
-    /** To be called while a request waits: sends a ping now and then, without waiting. */
+    /**
+     * To be called while a request waits: sends a ping now and then, without waiting.
+     *
+     * @throws ConnectionLostException a ping was not answered, and the server may be at another place
+     */
     public function renewProof(): void
     {
         if ($this->ticket !== null && !$this->holdings->isEmpty()) {
-            $this->server?->connection->renewProof($this->ticket->proofAge());
+            $patience = isset($this->address->places()[1]) ? $this->ticket->patience() : INF;
+            $this->server?->connection->renewProof($this->ticket->proofAge(), $patience);
         }
     }
 
@@ -266,9 +271,12 @@ final class ServerSession
             }
             if ($this->server->connection->isAlive()) {
                 $this->confirmUnlocked($this->server->connection);
-                $this->renewProof();
+                try {
+                    $this->renewProof();
+                } catch (ConnectionLostException) {
+                    // The connection is over, as is seen below; the session need not be.
+                }
             }
-            // Sending the ping may have shown that it is over.
             if ($this->server->connection->isAlive()) {
                 return $this->server;
             }

@@ -15,6 +15,9 @@ use Lockd\Message\Result;
  */
 final class Ticket
 {
+    /** The least {@see patience()}, in seconds. */
+    private const PATIENCE_MIN = 1.0;
+
     private function __construct(
         public readonly string $session,
         public readonly int $epoch,
@@ -47,5 +50,14 @@ final class Ticket
     public function proofAge(): float
     {
         return Keepalive::budget($this->deadPeerTimeout) / 2;
+    }
+
+    /**
+     * How long the answer to a ping is awaited, in seconds, before a server that has several places is
+     * looked for at another one: the kernel takes longer to find out that nobody is here any more.
+     */
+    public function patience(): float
+    {
+        return max(self::PATIENCE_MIN, Keepalive::budget($this->deadPeerTimeout) / 4);
     }
 }

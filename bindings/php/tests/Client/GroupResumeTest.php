@@ -124,6 +124,54 @@ final class GroupResumeTest extends TestCase
         self::assertSame(SessionState::Alive, $client->state());
     }
 
+    /** A server that reads no more from a holder, while its kernel acknowledges what is sent. */
+    private static function thatHangs(): ResumingServer
+    {
+        return ResumingServer::start(static function (callable $accept, callable $say): void {
+            $peer = $accept();
+            $peer->hello(12);
+            $peer->grant(41);
+            while ($peer->receive()['command'] !== 'ping') {
+                continue;
+            }
+            $say($peer->awaitEnd());
+        });
+    }
+
+    public function testAHolderWhoseServerDoesNotAnswerLooksForItElsewhere(): void
+    {
+        $old = self::thatHangs();
+        $new = ResumingServer::start(static function (callable $accept): void {
+            $peer = $accept();
+            $peer->accept($peer->expect('resume'), 8, 12);
+            $peer->awaitEnd();
+        });
+        $client = self::holder(self::group($old->place(), $new->place()), $lock);
+        while ($client->state() === SessionState::Alive) {
+            usleep(10_000);
+        }
+        self::assertSame(SessionState::InDoubt, $client->state());
+        self::assertTrue($lock?->isHeld(self::LONG));
+        self::assertSame('reset', $old->hear());
+        self::assertSame([SessionState::Alive, 41], [$client->state(), $lock?->token()]);
+    }
+
+    public function testAWaiterThatHoldsALockWaitsElsewhereIfItsServerDoesNotAnswer(): void
+    {
+        $old = self::thatHangs();
+        $new = ResumingServer::start(static function (callable $accept): void {
+            $peer = $accept();
+            $peer->accept($peer->expect('resume'), 8, 12);
+            $peer->grant(42);
+            $peer->awaitEnd();
+        });
+        $client = self::holder(self::group($old->place(), $new->place()), $lock);
+        $other = self::held($client->acquire('other', self::LONG));
+        self::assertSame(42, $other->token());
+        self::assertSame('reset', $old->hear());
+        self::assertSame([SessionState::Alive, 41], [$lock?->state(), $lock?->token()]);
+    }
+
     public function testInDoubtTheReasonNamesThePlace(): void
     {
         [$old, $standby] = [self::thatGoes(), Standby::start()];
