@@ -15,13 +15,13 @@ trap 'exit 1' INT TERM
 
 free_ports() {
     python3 -c 'import socket
-sockets = [socket.socket() for _ in range(5)]
+sockets = [socket.socket() for _ in range(6)]
 for one in sockets: one.bind(("127.0.0.1", 0))
 print(*(one.getsockname()[1] for one in sockets))'
 }
 # shellcheck disable=SC2046
 set -- $(free_ports)
-etcd=$1 peers=$2 single=$3 active=$4 pages=$5
+etcd=$1 peers=$2 single=$3 active=$4 pages=$5 other_pages=$6
 
 etcd --data-dir "$directory/etcd" --log-level error --logger zap \
     --listen-client-urls "http://127.0.0.1:$etcd" --advertise-client-urls "http://127.0.0.1:$etcd" \
@@ -29,7 +29,7 @@ etcd --data-dir "$directory/etcd" --log-level error --logger zap \
     --initial-cluster "default=http://127.0.0.1:$peers" 2>"$directory/etcd.log" &
 pids=$!
 "$program" serve --first-start --state-dir "$directory/state" --listen "message://127.0.0.1:$single" \
-    2>"$directory/single.log" &
+    --http "127.0.0.1:$other_pages" 2>"$directory/single.log" &
 single_pid=$! pids="$pids $!"
 "$program" serve --first-start --cluster "etcd://127.0.0.1:$etcd/bench" --listen "message://127.0.0.1:$active" \
     --http "127.0.0.1:$pages" 2>"$directory/active.log" &
