@@ -7,10 +7,17 @@ set -eu
 timeout=${DEAD_PEER_TIMEOUT:-25}
 leader_timeout=${LEADER_TIMEOUT:-5}
 here=$(dirname "$0")
-for candidate in "${LOCKD:-}" "$here/../../target/release/lockd" "$here/../../target/debug/lockd" lockd; do
-	lockd=$(command -v "$candidate" 2>/dev/null) && break
-done
-[ -n "$lockd" ] || { echo "there is no lockd: build it, or name it in LOCKD" >&2; exit 1; }
+if [ -n "${LOCKD:-}" ]; then
+	lockd=$(command -v "$LOCKD") || { echo "LOCKD=$LOCKD is not a program" >&2; exit 1; }
+else
+	lockd=
+	for candidate in "$here/../../target/release/lockd" "$here/../../target/debug/lockd" lockd; do
+		lockd=$(command -v "$candidate" 2>/dev/null) && break
+	done
+	[ -n "$lockd" ] || { echo "there is no lockd: build it (cargo build --release), or name it in LOCKD" >&2; exit 1; }
+fi
+"$lockd" serve --help 2>/dev/null | grep -q -e '--cluster ' ||
+	{ echo "$lockd has no option --cluster: build a newer one, or name it in LOCKD" >&2; exit 1; }
 command -v etcd >/dev/null || { echo "there is no etcd (Debian: apt-get install etcd-server)" >&2; exit 1; }
 # Options of the server in the environment would apply to both servers.
 for name in $(env | sed -n 's/^\(LOCKD_[A-Z_]*\)=.*/\1/p'); do
@@ -97,7 +104,7 @@ start_etcd() {
 		etcd --name m$member --data-dir "$directory/m$member" --listen-client-urls "$client" \
 			--advertise-client-urls "$client" --listen-peer-urls "$peer" \
 			--initial-advertise-peer-urls "$peer" --initial-cluster "$members" \
-			--initial-cluster-token "$directory" --auto-compaction-retention 1h \
+			--initial-cluster-token "$directory" --auto-compaction-retention 1h --pre-vote \
 			>"$directory/etcd$member.log" 2>&1 &
 		etcd="$etcd $!"
 	done
