@@ -29,8 +29,8 @@ use super::privileges::UserAccount;
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(super) struct ServeOptions {
     /// Check the configuration and exit, without starting a server. Reads all options, files,
-    /// certificates, keys and the secret, and changes nothing. Prints warnings and `ok` and exits
-    /// with 0, or prints the mistake with its place and exits with 2
+    /// certificates, keys and the secret, and changes nothing. Does not ask etcd. Prints warnings
+    /// and `ok` and exits with 0, or prints the mistake with its place and exits with 2
     #[arg(long)]
     #[serde(skip)]
     pub(super) check: bool,
@@ -137,9 +137,10 @@ pub(super) struct ServeOptions {
     #[serde(serialize_with = "serialize_path")]
     state_dir: Option<PathBuf>,
 
-    /// With a new state directory, grant locks at once: no client of an earlier server can still
-    /// believe that it holds one. Without it, nothing is granted until the dead-peer timeout has
-    /// passed, since the directory may replace one that is lost
+    /// With a new state directory, or as the first server of a new cluster, grant locks at once: no
+    /// client of an earlier server can still believe that it holds one. Without it, nothing is
+    /// granted until the dead-peer timeout has passed, since the directory, or what was in etcd, may
+    /// replace what is lost
     #[arg(long, env = "LOCKD_FIRST_START", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     first_start: Option<bool>,
 
@@ -156,7 +157,7 @@ pub(super) struct ServeOptions {
     leader_timeout: Option<u64>,
 
     /// With --cluster: where clients find this server, as others are told [default: the first
-    /// address of --listen for message]
+    /// address of --listen for message, with this machine's host name if it is 0.0.0.0 or [::]]
     #[arg(long, value_name = "HOST:PORT", env = "LOCKD_ADVERTISE")]
     advertise: Option<String>,
 

@@ -43,11 +43,11 @@ itself, for 2 s at most; etcd is not asked. The role of a server is active, stan
 cluster), unreachable, or unknown (it could not be asked, or has not said what it is). The active server tells its \
 cluster and the number of its run, and a standby where the active server is, if it knows that.
 
-Exit status: 0 if exactly one server of the group is active; 1 if none or more than one is, or if one is not a member \
-of a cluster; 2 for wrong arguments; 69 if no place answers. Of several groups, 0 if that is so for each of them, and \
-69 if none has answered.
+Exit status: 0 if exactly one of the servers is active; 1 if none or more than one is, or if one is not a member \
+of a cluster; 2 for wrong arguments; 69 if no place answers. Of several clusters (tcp://a,b,tcp://c,d), 0 if that is \
+so for each of them, and 69 if none has answered.
 
-With --json one object, {\"servers\":[...]}, with one entry for each group, {\"server\":URL,\"places\":[...]}. An \
+With --json one object, {\"servers\":[...]}, with one entry for each cluster, {\"server\":URL,\"places\":[...]}. An \
 entry in places has place, as it is written in the URL, and role; with the role active also cluster (its name) and \
 epoch (the number of the run), with standby perhaps active (HOST:PORT), with unreachable and unknown reason (for \
 people). More keys may be added.")]

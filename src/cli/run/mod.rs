@@ -101,8 +101,11 @@ session has resumed. If it does not resume in time, COMMAND is ended as below, s
 else can have the lock: --grace and a second before 16.5 s have passed since the last request that the server has \
 answered (with its default dead-peer timeout of 25 s; lockd run asks every few seconds). With the default grace the \
 server must be back within about 6 s. With a --grace of more than 11 s there may be no time left, and with 15 s or more there \
-is practically none: then COMMAND is ended at once. The server must have a state directory; otherwise, and with \
---no-resume, a lost connection is a lost lock.
+is practically none: then COMMAND is ended at once. The server must have a state directory or be a member of a \
+cluster; otherwise, and with --no-resume, a lost connection is a lost lock.
+
+A cluster is several servers of which one is active. Name all of them, as one server: --server tcp://a,b,c. If the \
+active server dies, another one takes over and COMMAND goes on in the same way; lockd run looks for the active one.
 
 Use --no-resume behind a proxy that ends TCP connections (a load balancer in TCP mode, ssh -L, kubectl port-forward). \
 If it dies, the server takes the end of the stream for the word of lockd run and frees the lock at once, while lockd run \
@@ -158,7 +161,7 @@ grace and a second have passed. After a restart or a crash of the server, a lock
 found none, asks for the lock only when the server has been up for its own --grace and a second, so that a COMMAND has \
 ended whose session does not resume (with a shorter --wait it cannot get the lock). A lockd run that finds the new server at once, or another client, may be \
 granted the lock while such a COMMAND is still being ended, unless the server has \
-crashed and has a state directory: then nothing is granted for its dead-peer timeout (25 s by default), which is \
+crashed and has a state directory, or is a member of a cluster: then nothing is granted for its dead-peer timeout (25 s by default), which is \
 enough for a grace of up to 7 s.
 
 With several servers, each NAME belongs to one of them, and the lock is lost only if that server is lost. All NAMEs must belong to the same one.";
