@@ -234,7 +234,7 @@ fn has_hung_up(error: &io::Error) -> bool {
 }
 
 fn deadline_of(timeout: NextTimeout) -> Instant {
-    // Far enough for a call that has no limit; there is none.
+    // An hour, should a call ever have no limit.
     let after = (*timeout.after).min(std::time::Duration::from_secs(3600));
     Instant::now() + after
 }

@@ -42,10 +42,10 @@ pub(crate) fn silence() {
 #[cfg(feature = "cluster")]
 pub(crate) struct ProcessLimit(ManuallyDrop<nix::sys::timer::Timer>);
 
-// SAFETY: what looks like a pointer in it names a timer of the process, see timer_create(2); any
-// thread may use it.
 #[cfg(feature = "cluster")]
 #[expect(unsafe_code, reason = "the type that libc has for the name of a timer is a pointer")]
+// SAFETY: what looks like a pointer in it names a timer of the process, see timer_create(2); any
+// thread may use it.
 unsafe impl Send for ProcessLimit {}
 
 #[cfg(feature = "cluster")]

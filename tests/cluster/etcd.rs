@@ -259,7 +259,7 @@ pub(crate) fn run_first() {
     let _ = rustix::process::setpriority_process(None, NICE);
 }
 
-/// A port on which nothing listens. It is none of those that the kernel gives to connections, so
+/// A port on which nothing listens. The kernel gives no such port to a connection by itself, so
 /// that it stays free while a member is dead.
 fn free_port() -> u16 {
     const FIRST: u16 = 12_000;

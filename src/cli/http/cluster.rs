@@ -22,7 +22,7 @@ struct ShownMember<'a> {
     etcd_fails: bool,
 }
 
-/// The member of a cluster under `cluster`, which is null for a server that is none.
+/// The member of a cluster under `cluster`, which is null for a server that is in no cluster.
 pub(super) fn to_json(view: Option<&ClusterView>) -> String {
     #[derive(Serialize)]
     struct ShownCluster<'a> {

@@ -1,6 +1,6 @@
 //! A server's part in its cluster: the thread that looks who is active, takes over when nobody is,
-//! and says from then on that this server is. What becomes of the process is decided by whoever is
-//! told of the events.
+//! and says from then on that this server is. It reports what happens; the caller decides what becomes
+//! of the process.
 
 use std::io;
 use std::time::Duration;

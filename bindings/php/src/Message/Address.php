@@ -117,7 +117,7 @@ final class Address
     }
 
     /**
-     * An address with one or several hosts; null: it is none.
+     * An address with one or several hosts; null if it is not an address.
      *
      * @throws InvalidArgumentException
      */
