@@ -112,8 +112,9 @@ impl Broker {
         Self { shell: Arc::new(Shell::standby(limits)) }
     }
 
-    /// What was the broker of a standby goes on as [`resumed`](Self::resumed) makes one. Does
-    /// nothing, and returns false, if it was none, or is shut.
+    /// Lets the broker of a standby begin: its fencing tokens begin with `tokens.start` and stay below
+    /// `tokens.end`. With a `grace` it grants nothing at first. Does nothing, and returns false, if it
+    /// is no standby's, or is shut.
     pub fn begin(&self, tokens: &Range<u64>, grace: Option<Duration>) -> bool {
         self.shell.begin(tokens, grace.map(|grace| clock::now().after(grace)))
     }

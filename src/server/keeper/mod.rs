@@ -1,7 +1,7 @@
 //! The keeper: what one run of a broker leaves to the next, so that after a restart no lock is
 //! granted that an old holder may still believe to hold, and no name gets a fencing token that it
 //! had before; and so that a session can resume at a later run. Knows the broker and the shortest
-//! possible dead-peer timeout; no sockets, and not where the records are kept: that is a [`Store`].
+//! possible dead-peer timeout; no sockets, and not where the records are kept: that is a `Store`.
 //!
 //! A run that is killed, alone or with its machine, cannot tell the holders of its locks. Holders
 //! on other machines find out by themselves within the dead-peer timeout. So the next run, which
