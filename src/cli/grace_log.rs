@@ -4,8 +4,15 @@ use std::time::Duration;
 
 use lockd::server::keeper::GraceCause;
 
+/// Where a server keeps what the next run must know.
+#[derive(Clone, Copy)]
+pub(super) enum StoreKind {
+    Directory,
+    Etcd,
+}
+
 /// Logs why nothing is granted for this long.
-pub(super) fn log_grace(cause: GraceCause, grace: Duration) {
+pub(super) fn log_grace(cause: GraceCause, grace: Duration, store: StoreKind) {
     let seconds = grace.as_secs_f64().ceil();
     match cause {
         GraceCause::Unclean => {
@@ -19,8 +26,11 @@ pub(super) fn log_grace(cause: GraceCause, grace: Duration) {
         }
         GraceCause::NewStore => {
             log::warn!(
-                "there is no record of an earlier run, and one may be lost: nothing is granted for {seconds} s \
-                 (with --first-start, locks are granted at once)"
+                "{}: nothing is granted for {seconds} s (with --first-start, locks are granted at once)",
+                match store {
+                    StoreKind::Directory => "the state directory is new, and may replace one that is lost",
+                    StoreKind::Etcd => "there is no record of an earlier run, and one may be lost",
+                }
             );
         }
     }

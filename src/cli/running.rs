@@ -17,7 +17,7 @@ use lockd::server::{ControlSocket, Server};
 use super::cluster_member::{self, EXIT_NOT_ACTIVE};
 use super::configuration;
 use super::control::{Asker, Reply};
-use super::grace_log::log_grace;
+use super::grace_log::{StoreKind, log_grace};
 use super::http::{Http, Rules};
 use super::logging;
 use super::messages::EXIT_USAGE;
@@ -154,7 +154,7 @@ impl RunningServer<'_> {
             MemberEvent::TookOver(keeper) => {
                 log::info!("this server is the active one from now on (run {})", keeper.epoch());
                 if let Some(cause) = keeper.grace_cause() {
-                    log_grace(cause, self.broker.grace());
+                    log_grace(cause, self.broker.grace(), StoreKind::Etcd);
                 }
                 self.keeper = Some(keeper);
                 self.manager.notify_ready(&self.server);
@@ -452,7 +452,9 @@ fn record_stop(keeper: Keeper, failed: bool, unaware: usize) -> bool {
     }
     let recorded = keeper.stopped();
     if let Err(error) = &recorded {
-        log::error!("this stop cannot be recorded, so the next run waits as after a crash: {error}");
+        log::error!(
+            "this stop cannot be recorded in the state directory, or in etcd, so the next run waits as after a crash: {error}"
+        );
     }
     recorded.is_ok()
 }

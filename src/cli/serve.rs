@@ -22,7 +22,7 @@ use nix::sys::signal::Signal;
 use super::cluster_member;
 use super::configuration;
 use super::control::{self, Asker, Order, Reply};
-use super::grace_log::log_grace;
+use super::grace_log::{StoreKind, log_grace};
 use super::http::{self, Http, Rules, Shown};
 use super::logging::{self, LogStyle};
 use super::messages::{EXIT_USAGE, exit_with_message};
@@ -73,7 +73,7 @@ fn start(options: &ServeOptions) -> ExitCode {
             log::info!("listening on http://{address}");
         }
         if let Some(cause) = served.keeper.as_ref().and_then(Keeper::grace_cause) {
-            log_grace(cause, served.broker.grace());
+            log_grace(cause, served.broker.grace(), StoreKind::Directory);
         }
         process.run(options, active, served, 0)
     })

@@ -165,7 +165,7 @@ impl EndedConnection<'_> {
             Ended::NotWritten(error) => {
                 let text = || {
                     format!(
-                        "the locks of {} stay: the state directory cannot be written: {error}",
+                        "the locks of {} stay: the state directory, or etcd, cannot be written: {error}",
                         self.session.info().address()
                     )
                 };
