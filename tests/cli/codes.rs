@@ -109,6 +109,10 @@ fn the_time_limit_covers_connecting() {
     let site = Site::start();
     // A server that hangs accepts no connection, but its kernel does.
     site.server.signal(Signal::STOP);
+    let stat = || std::fs::read_to_string(format!("/proc/{}/stat", site.server.pid())).unwrap();
+    while !stat().contains(") T ") {
+        std::thread::yield_now();
+    }
     for arguments in [&["-q", "-w", "0.2", "a"][..], &["-q", "-w", "0.2", "-E", "7", "a"]] {
         let (code, out, errors) = site.said(&run(arguments, &TELL));
         assert_eq!((code, &*out), (69, ""), "{errors}");

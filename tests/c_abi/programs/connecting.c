@@ -31,7 +31,7 @@ static void malformed_addresses(void) {
         {"unix:relative", "unix:relative"},
         {"unix:", "begin with /"},
         {"tcp://\xff", "UTF-8"},
-        {"tcp://127.0.0.1:1,", "tcp://, tls:// or unix:/"},
+        {"tcp://127.0.0.1:1,", "separated by commas"},
         {"tcp://127.0.0.1:1,tcp://127.0.0.1:1", "twice"},
         {"tcp://127.0.0.1:1?ca=/nonexistent", "for tls://"},
         {"tls://127.0.0.1:1?ca=/nonexistent", "/nonexistent"},
