@@ -180,8 +180,8 @@ final class GroupResumeTest extends TestCase
         $reasons = '';
         for ($number = 0; $number < 4; $number++) {
             try {
-                $client->acquire('other', 0.5);
-                self::fail('it is not in doubt');
+                $other = $client->acquire('other', 0.5);
+                self::fail('it is not in doubt: ' . get_debug_type($other));
             } catch (DoubtException $e) {
                 $reasons .= $e->getMessage();
             }
