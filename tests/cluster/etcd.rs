@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tempfile::TempDir;
 
 use crate::support::{DEADLINE, eventually};
@@ -109,6 +109,10 @@ impl EtcdCluster {
     pub(crate) fn stop(&mut self, index: usize) {
         self.signal(index, Signal::STOP);
         self.members[index].is_stopped = true;
+        let pid = Pid::from_child(self.members[index].process.as_ref().expect("it was not killed"));
+        let is_stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        // Reported once every thread of it has stopped.
+        eventually("etcd is stopped", || waitid(WaitId::Pid(pid), is_stopped).unwrap().is_some());
     }
 
     pub(crate) fn go_on(&mut self, index: usize) {
