@@ -21,11 +21,16 @@ fn clients_address(listen: &Listen) -> Option<String> {
         return None;
     }
     let (host, port) = address.rsplit_once(':')?;
-    if ["0.0.0.0", "[::]"].contains(&host) {
+    if is_every_address(host) {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         return Some(format!("{name}:{port}"));
     }
     Some(address.clone())
+}
+
+/// Whether a listener at this host listens on all addresses of this machine.
+pub(super) fn is_every_address(host: &str) -> bool {
+    ["0.0.0.0", "[::]"].contains(&host)
 }
 
 /// What a server is in its cluster, in a few words.

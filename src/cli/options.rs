@@ -21,6 +21,7 @@ use log::LevelFilter;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
+use super::cluster_member::is_every_address;
 use super::privileges::UserAccount;
 
 /// The options as they are given in one place: on the command line, in the environment, or in a
@@ -353,10 +354,9 @@ fn cluster(
 
 /// Where clients can connect to.
 fn clients_address(text: &str) -> Result<String, String> {
-    let is_every = |host: &str| ["0.0.0.0", "[::]"].contains(&host);
     match host_and_port(text)?.rsplit_once(':') {
         Some((host, "0")) => Err(format!("{host} is given without a port")),
-        Some((host, _)) if is_every(host) || host.contains(char::is_whitespace) => {
+        Some((host, _)) if is_every_address(host) || host.contains(char::is_whitespace) => {
             Err(format!("no client can connect to {text:?}"))
         }
         _ => Ok(text.to_owned()),

@@ -57,17 +57,18 @@ pub(super) enum ServeEvent {
     Failed,
 }
 
-/// How the server is to end.
+/// Why the server is to stop, in order.
 pub(super) enum End {
-    /// In order, as it was told.
-    Orderly,
-    /// In order, so that another server of the cluster becomes active.
+    /// It was told to.
+    Stopped,
+    /// Another server of the cluster is to become active.
     StoodDown(Asker),
-    /// In order, after a failure.
+    /// The broker has failed.
     Failed,
-    /// At once, with this status: clients must be told nothing more.
-    AtOnce(u8),
 }
+
+/// The server is to end at once, with this status: clients must be told nothing more.
+pub(super) struct AtOnce(pub(super) u8);
 
 /// Whether the configuration is being read again.
 pub(super) enum ReloadState {
@@ -112,8 +113,11 @@ pub(super) struct RunningServer<'a> {
 }
 
 impl RunningServer<'_> {
-    /// Handles events until the server is to end.
-    pub(super) fn wait(&mut self, events: &Receiver<ServeEvent>) -> End {
+    /// Handles events until the server is to stop.
+    ///
+    /// # Errors
+    /// If it must end at once.
+    pub(super) fn wait(&mut self, events: &Receiver<ServeEvent>) -> Result<End, AtOnce> {
         loop {
             let cluster =
                 self.member.as_ref().map(|member| cluster_member::in_words(&member.reader().read()));
@@ -132,24 +136,22 @@ impl RunningServer<'_> {
                 }
                 Ok(ServeEvent::Upgrade(asker)) => self.begin_upgrade(asker),
                 Ok(ServeEvent::Rehearsed(verdict)) => self.finish_upgrade(verdict, events),
-                Ok(ServeEvent::Member(event)) => {
-                    if let Some(end) = self.note_member(event) {
-                        return end;
-                    }
-                }
+                Ok(ServeEvent::Member(event)) => self.note_member(event)?,
                 Ok(ServeEvent::StandDown(asker)) => {
                     if let Some(end) = self.stand_down(asker) {
-                        return end;
+                        return Ok(end);
                     }
                 }
-                Ok(ServeEvent::Stop) => return End::Orderly,
+                Ok(ServeEvent::Stop) => return Ok(End::Stopped),
                 Err(RecvTimeoutError::Timeout) => {}
-                Ok(ServeEvent::Failed) | Err(RecvTimeoutError::Disconnected) => return End::Failed,
+                Ok(ServeEvent::Failed) | Err(RecvTimeoutError::Disconnected) => {
+                    return Ok(End::Failed);
+                }
             }
         }
     }
 
-    fn note_member(&mut self, event: MemberEvent) -> Option<End> {
+    fn note_member(&mut self, event: MemberEvent) -> Result<(), AtOnce> {
         match event {
             MemberEvent::TookOver(keeper) => {
                 log::info!("this server is the active one from now on (run {})", keeper.epoch());
@@ -158,15 +160,15 @@ impl RunningServer<'_> {
                 }
                 self.keeper = Some(keeper);
                 self.manager.notify_ready(&self.server);
-                None
+                Ok(())
             }
             MemberEvent::Over(reason) => {
                 log::error!("this server is not the active one any more, and ends: {reason}");
-                Some(End::AtOnce(EXIT_NOT_ACTIVE))
+                Err(AtOnce(EXIT_NOT_ACTIVE))
             }
             MemberEvent::Refused(reason) => {
                 log::error!("this server cannot be a member of the cluster: {reason}");
-                Some(End::AtOnce(EXIT_USAGE))
+                Err(AtOnce(EXIT_USAGE))
             }
         }
     }

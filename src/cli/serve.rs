@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use lockd::broker::{Broker, Stats};
+use lockd::broker::{Broker, Limits, Stats};
 use lockd::server::cluster::{ClusterConfig, Member};
 use lockd::server::keeper::Keeper;
 use lockd::server::snapshot::RestoredServer;
@@ -30,7 +30,7 @@ use super::options::{ServeOptions, Settings};
 use super::pidfile::Pidfile;
 use super::privileges;
 use super::reload::ActiveOptions;
-use super::running::{End, ReloadState, RunningServer, ServeEvent, StopOutcome};
+use super::running::{AtOnce, End, ReloadState, RunningServer, ServeEvent, StopOutcome};
 use super::signal_gate::{SignalGate, stops};
 use super::systemd::{self, ServiceManager};
 use super::text::harmless;
@@ -219,18 +219,17 @@ impl ServerProcess {
             claim: self.claim,
             upgrading: None,
         };
-        let end = running.wait(&self.received);
-        if let End::AtOnce(code) = end {
+        let end = running.wait(&self.received).unwrap_or_else(|AtOnce(code)| {
             // Nothing more may be said to clients, so there is nothing to wait for but the log.
             logging::finish();
-            std::process::exit(code.into());
-        }
+            std::process::exit(code.into())
+        });
         log::info!("stopping");
         running.manager.notify_stopping();
         let StopOutcome { is_recorded, handed_over } = running.stop();
         log::info!("stopped");
         let code = match end {
-            End::Orderly | End::AtOnce(_) => ExitCode::SUCCESS,
+            End::Stopped => ExitCode::SUCCESS,
             End::Failed => ExitCode::FAILURE,
             End::StoodDown(asker) => {
                 // If it has not, the log says why.
@@ -273,8 +272,11 @@ impl OpenServer {
             account.take_over(&bound, control.as_ref(), settings.state_dir())?;
         }
         let (broker, server, keeper, member) = match &settings.cluster {
-            Some(_) => {
-                let (broker, server, member) = join_cluster(settings, bound, events)?;
+            Some(cluster) => {
+                if settings.state_dir.is_some() {
+                    log::info!("state-dir is not used: what a run leaves to the next is kept in etcd");
+                }
+                let (broker, server, member) = join_cluster(cluster, settings.limits, bound, events)?;
                 (broker, server, None, Some(member))
             }
             None => {
@@ -305,17 +307,12 @@ fn serve_alone(settings: &Settings, bound: Bound) -> io::Result<(Broker, Server,
 }
 
 fn join_cluster(
-    settings: &Settings,
+    cluster: &ClusterConfig,
+    limits: Limits,
     bound: Bound,
     events: &Sender<ServeEvent>,
 ) -> io::Result<(Broker, Server, Member)> {
-    let Some(cluster) = &settings.cluster else {
-        return Err(io::Error::other("no cluster is given"));
-    };
-    if settings.state_dir.is_some() {
-        log::info!("state-dir is not used: what a run leaves to the next is kept in etcd");
-    }
-    let broker = Broker::standby(settings.limits);
+    let broker = Broker::standby(limits);
     let cluster = cluster_member::with_address(cluster, bound.addresses());
     let server = bound.serve_as_standby(&broker, Service::locks(), cluster.etcd.name())?;
     let events = events.clone();
