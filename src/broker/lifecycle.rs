@@ -1,5 +1,6 @@
 //! Whether the broker grants: not yet, now, no more, or never again because a panic has left its
-//! state in doubt; or not at all yet, because another server is the one that grants; and which calls each of these states refuses. Knows nothing of locks.
+//! state in doubt; or not at all yet, because another server is the one that grants; and which calls
+//! each of these states refuses. Knows nothing of locks.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;

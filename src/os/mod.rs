@@ -1,6 +1,6 @@
 //! What the operating system gives, made safe to use: mutexes, forks, threads and how they are
-//! interrupted, when the process must end, sockets, keepalive figures, TLS. Knows nothing of lockd's locks, protocols or
-//! sessions, and uses no other top module.
+//! interrupted, when the process must end, sockets, keepalive figures, TLS. Knows nothing of lockd's
+//! locks, protocols or sessions, and uses no other top module.
 
 pub(crate) mod boot_clock;
 pub(crate) mod fork;

@@ -73,7 +73,7 @@ pub use parking::allow_parking;
 use parking::{NotParked, ParkedState};
 use send_queue::SendQueue;
 use serve::RestoredConnection;
-use server_state::{ServerState, Standby};
+use server_state::{ClusterPart, ServerState, Standby};
 use snapshot::{RestoredServer, ServerSnapshot};
 use starter::Starter;
 pub use statistics::{STATISTICS, ServerStats, Statistic, StatisticKind, StatsReader};
@@ -161,7 +161,8 @@ impl Bound {
     /// As [`serve`](Self::serve).
     pub fn serve_as_standby(self, broker: &Broker, service: Service, cluster: &str) -> io::Result<Server> {
         let state = Arc::new(ServerState::new(broker.clone(), self.config)?);
-        *state.standby.lock() = Some(Standby { cluster: cluster.to_owned(), active: None });
+        let standby = Standby { cluster: cluster.to_owned(), active: None };
+        *state.cluster.lock() = Some(ClusterPart::Standby(standby));
         Server::start_threads(state, self.listeners, self.addresses, service, Vec::new())
     }
 

@@ -140,8 +140,7 @@ pub(super) fn serve(accepted: &AcceptedConnection, service: Arc<Service>) {
         // Without keepalive, a client that vanishes would hold its locks for ever.
         return log::debug!("{}: {error}", accepted.address);
     }
-    // A standby becomes active once, and never the other way.
-    let standby = accepted.server.standby.lock().clone();
+    let standby = accepted.server.standby();
     if standby.is_some() && accepted.is_speechless() {
         return;
     }

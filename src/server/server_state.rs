@@ -16,7 +16,7 @@ use super::snapshot::types::{CountersSnapshot, WaitsSnapshot};
 use super::upgrades::Upgrades;
 use crate::broker::{Broker, SessionInfo};
 use crate::os::socket::{Stream, Waker};
-use crate::os::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, OnceLock, RwLock};
+use crate::os::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, RwLock};
 use crate::os::thread::Thread;
 
 /// How many commands of a text protocol are counted separately, at most.
@@ -92,6 +92,14 @@ struct ConnectionEntry {
     thread: Option<Thread>,
 }
 
+/// What a server is in its cluster. A standby can become the active one, and never the other way.
+#[derive(Clone, Debug)]
+pub(super) enum ClusterPart {
+    Standby(Standby),
+    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "nothing chooses an active server"))]
+    Active(ClusterRun),
+}
+
 /// That another server has the locks, or none.
 #[derive(Clone, Debug)]
 pub(super) struct Standby {
@@ -101,13 +109,15 @@ pub(super) struct Standby {
     pub(super) active: Option<String>,
 }
 
-/// What an active server of a cluster tells of that.
+/// The run of an active server.
 #[derive(Clone, Debug)]
 pub(super) struct ClusterRun {
     /// The name of the cluster.
     pub(super) cluster: String,
-    /// The number of this server's run.
+    /// The number of the run.
     pub(super) epoch: u64,
+    /// When it has begun.
+    pub(super) since: Instant,
 }
 
 pub(super) struct ServerState {
@@ -121,14 +131,11 @@ pub(super) struct ServerState {
     pub(super) stop: Waker,
     pub(super) stopping: AtomicBool,
     pub(super) started: Instant,
-    /// When this became the active server of its cluster.
-    pub(super) became_active: OnceLock<Instant>,
     pub(super) upgrades: Mutex<Upgrades>,
     pub(super) resumable: ResumableSessions,
-    /// While this is a standby, no connection gets a session.
-    pub(super) standby: Mutex<Option<Standby>>,
-    /// Set once this is the active server of a cluster.
-    pub(super) cluster_run: Mutex<Option<ClusterRun>>,
+    /// What this server is in its cluster, if it is in one. While it is a standby, no connection gets
+    /// a session.
+    pub(super) cluster: Mutex<Option<ClusterPart>>,
     /// How many connections have ended whose sessions may resume.
     pub(super) in_doubt_now: AtomicUsize,
     pub(super) lockd_commands: CommandCounts,
@@ -220,11 +227,9 @@ impl ServerState {
             stop: Waker::new()?,
             stopping: AtomicBool::new(false),
             started: Instant::now(),
-            became_active: OnceLock::new(),
             upgrades: Mutex::default(),
             resumable: ResumableSessions::default(),
-            standby: Mutex::default(),
-            cluster_run: Mutex::default(),
+            cluster: Mutex::default(),
             in_doubt_now: AtomicUsize::new(0),
             lockd_commands: CommandCounts::default(),
             glockd_commands: CommandCounts::default(),
@@ -232,6 +237,22 @@ impl ServerState {
             refused: AtomicU64::new(0),
             on_failure: Mutex::default(),
         })
+    }
+
+    /// The state of a standby; `None` if this is none.
+    pub(super) fn standby(&self) -> Option<Standby> {
+        match &*self.cluster.lock() {
+            Some(ClusterPart::Standby(standby)) => Some(standby.clone()),
+            Some(ClusterPart::Active(_)) | None => None,
+        }
+    }
+
+    /// The run of the active server of a cluster; `None` if this is not one.
+    pub(super) fn cluster_run(&self) -> Option<ClusterRun> {
+        match &*self.cluster.lock() {
+            Some(ClusterPart::Active(run)) => Some(run.clone()),
+            Some(ClusterPart::Standby(_)) | None => None,
+        }
     }
 
     pub(super) fn config(&self) -> Arc<Config> {

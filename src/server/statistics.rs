@@ -68,7 +68,7 @@ impl ServerState {
             upgrade_pause,
             // Clients judge by this how long earlier holders have had to end their work. A standby
             // has had none.
-            uptime: self.became_active.get().unwrap_or(&self.started).elapsed(),
+            uptime: self.cluster_run().map_or(self.started, |run| run.since).elapsed(),
             grace: self.broker.grace(),
             connections: self.connections(),
             connections_refused: self.refused.load(Relaxed),

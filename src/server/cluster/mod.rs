@@ -42,7 +42,7 @@ use crate::os::process_limit;
 use crate::os::sync::Arc;
 use crate::server::Server;
 use crate::server::keeper::Resumption;
-use crate::server::server_state::{ClusterRun, ServerState, Standby};
+use crate::server::server_state::{ClusterPart, ClusterRun, ServerState, Standby};
 
 /// How a server becomes a member of a cluster.
 #[derive(Clone, Debug)]
@@ -90,9 +90,7 @@ impl ClusterConfig {
             report: Box::new(report),
         })
     }
-}
 
-impl ClusterConfig {
     /// Checks that this process can be that of a member of a cluster.
     ///
     /// # Errors
@@ -113,7 +111,7 @@ struct ServedStandby(Arc<ServerState>);
 
 impl Surroundings for ServedStandby {
     fn set_active_elsewhere(&self, address: Option<&str>) {
-        if let Some(standby) = &mut *self.0.standby.lock() {
+        if let Some(ClusterPart::Standby(standby)) = &mut *self.0.cluster.lock() {
             standby.active = address.map(str::to_owned);
         }
     }
@@ -125,10 +123,14 @@ impl Surroundings for ServedStandby {
     fn begin(&self, resumption: Resumption) {
         let epoch = resumption.epoch();
         self.0.resumable.set_resumption(Some(resumption));
-        let _ = self.0.became_active.set(Instant::now());
-        let standby = self.0.standby.lock().clone();
-        *self.0.cluster_run.lock() = standby.map(|Standby { cluster, .. }| ClusterRun { cluster, epoch });
-        // Last the standby: from then on, clients get sessions.
-        *self.0.standby.lock() = None;
+        let mut part = self.0.cluster.lock();
+        // Last: from then on, clients get sessions.
+        if let Some(ClusterPart::Standby(Standby { cluster, .. })) = &*part {
+            *part = Some(ClusterPart::Active(ClusterRun {
+                cluster: cluster.clone(),
+                epoch,
+                since: Instant::now(),
+            }));
+        }
     }
 }

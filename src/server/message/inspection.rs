@@ -58,7 +58,7 @@ impl Serialize for StatsResult {
         for statistic in &STATISTICS {
             map.serialize_entry(statistic.key, &statistic.value(&self.stats))?;
         }
-        if let Some(ClusterRun { cluster, epoch }) = &self.cluster {
+        if let Some(ClusterRun { cluster, epoch, .. }) = &self.cluster {
             let membership =
                 ClusterMembership { name: cluster.clone(), epoch: *epoch, role: ClusterRole::Active };
             map.serialize_entry("cluster", &membership)?;
@@ -69,6 +69,6 @@ impl Serialize for StatsResult {
 
 pub(super) fn stats(call: &mut Call<'_, '_>) {
     let server = &call.connection.base.server;
-    let result = StatsResult { stats: server.stats(), cluster: server.cluster_run.lock().clone() };
+    let result = StatsResult { stats: server.stats(), cluster: server.cluster_run() };
     call.reply(&result);
 }
