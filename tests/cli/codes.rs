@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
+use crate::support::eventually;
 use crate::support::server::Server;
 use crate::tool::{Site, argument, until};
 
@@ -110,9 +111,7 @@ fn the_time_limit_covers_connecting() {
     // A server that hangs accepts no connection, but its kernel does.
     site.server.signal(Signal::STOP);
     let stat = || std::fs::read_to_string(format!("/proc/{}/stat", site.server.pid())).unwrap();
-    while !stat().contains(") T ") {
-        std::thread::yield_now();
-    }
+    eventually("it is stopped", || stat().contains(") T "));
     for arguments in [&["-q", "-w", "0.2", "a"][..], &["-q", "-w", "0.2", "-E", "7", "a"]] {
         let (code, out, errors) = site.said(&run(arguments, &TELL));
         assert_eq!((code, &*out), (69, ""), "{errors}");

@@ -107,12 +107,8 @@ impl EtcdCluster {
 
     /// Stops the member's process. Its kernel goes on to answer for it.
     pub(crate) fn stop(&mut self, index: usize) {
-        self.signal(index, Signal::STOP);
         self.members[index].is_stopped = true;
-        let pid = Pid::from_child(self.members[index].process.as_ref().expect("it was not killed"));
-        let is_stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        // Reported once every thread of it has stopped.
-        eventually("etcd is stopped", || waitid(WaitId::Pid(pid), is_stopped).unwrap().is_some());
+        pause(Pid::from_child(self.members[index].process.as_ref().expect("it was not killed")));
     }
 
     pub(crate) fn go_on(&mut self, index: usize) {
@@ -254,6 +250,13 @@ impl Member {
         };
         fetch().ok()
     }
+}
+
+/// Stops a child of this process, and waits until every thread of it has stopped.
+pub(crate) fn pause(child: Pid) {
+    kill_process(child, Signal::STOP).unwrap();
+    let is_stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    eventually("it is stopped", || waitid(WaitId::Pid(child), is_stopped).unwrap().is_some());
 }
 
 /// Lets the calling thread, and what it starts from now on, run before others, if that is allowed:

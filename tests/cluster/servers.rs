@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use lockd::etcd::Etcd;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::etcd::EtcdCluster;
+use crate::etcd::{EtcdCluster, pause};
 use crate::support::environment::without_options;
 use crate::support::eventually;
 use crate::support::frame_client::FrameClient;
@@ -220,11 +220,7 @@ impl Cluster {
     /// it.
     pub(crate) fn pause(&mut self, index: usize) {
         self.members[index].is_stopped = true;
-        self.server(index).signal(Signal::STOP);
-        let pid = Pid::from_raw(self.server(index).pid().try_into().unwrap()).unwrap();
-        let is_stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        // Reported once every thread of it has stopped.
-        eventually("it is stopped", || waitid(WaitId::Pid(pid), is_stopped).unwrap().is_some());
+        pause(Pid::from_raw(self.server(index).pid().try_into().unwrap()).unwrap());
     }
 
     /// Lets the process of the server go on.
