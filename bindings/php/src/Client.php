@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace Lockd;
 
+use Closure;
 use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
@@ -23,6 +24,7 @@ use Lockd\Internal\Owner;
 use Lockd\Internal\PatientAcquire;
 use Lockd\Internal\Process;
 use Lockd\Internal\Requirements;
+use Lockd\Internal\Signals;
 use Lockd\Internal\Unkept;
 use Lockd\Message\Address;
 use Lockd\Transport\FfiTransport;
@@ -60,6 +62,21 @@ final class Client
     }
 
     /**
+     * Signal handlers wait until the client exists, which then closes the connection if one throws.
+     *
+     * @param Closure(): Transport $open
+     */
+    private static function over(Closure $open): self
+    {
+        $client = null;
+        Signals::deferred(static function () use (&$client, $open): void {
+            $client = new self($open());
+        });
+        assert($client instanceof self);
+        return $client;
+    }
+
+    /**
      * Connects with PHP's own streams, which PHP closes when the script ends, however it ends.
      *
      * If the server requires a secret, it is read from the file named after the address, as in
@@ -87,8 +104,8 @@ final class Client
         ?bool $resume = null,
     ): self {
         Requirements::forStreams();
-        $url = Address::withResume($url, $resume);
-        return new self(StreamTransport::connect($url, Owner::label($owner), $timeout));
+        return self::over(static fn (): Transport =>
+            StreamTransport::connect(Address::withResume($url, $resume), Owner::label($owner), $timeout));
     }
 
     /**
@@ -111,8 +128,8 @@ final class Client
         ?bool $resume = null,
     ): self {
         Requirements::forLibrary();
-        $url = Address::withResume($url, $resume);
-        return new self(FfiTransport::connect($url, Owner::label($owner), $timeout));
+        return self::over(static fn (): Transport =>
+            FfiTransport::connect(Address::withResume($url, $resume), Owner::label($owner), $timeout));
     }
 
     /**
@@ -164,7 +181,7 @@ final class Client
         Requirements::forStreams();
         $mode = Mode::of($shared, $atMost);
         $owner = Owner::label($owner);
-        $url = Address::withResume($url, $resume);
+        $url = Signals::deferred(static fn (): string => Address::withResume($url, $resume));
         $open = static fn (Address $server, float $within): Transport =>
             StreamTransport::connectToOne($server, $owner, $within, $connectTimeout);
         $onWait = $onWait === null ? null : $onWait(...);
@@ -197,7 +214,7 @@ final class Client
         Requirements::forLibrary();
         $mode = Mode::of($shared, $atMost);
         $owner = Owner::label($owner);
-        $url = Address::withResume($url, $resume);
+        $url = Signals::deferred(static fn (): string => Address::withResume($url, $resume));
         $open = static fn (Address $server, float $within): Transport =>
             FfiTransport::connectToOne($server, $owner, $within);
         $onWait = $onWait === null ? null : $onWait(...);

@@ -63,15 +63,15 @@ final class PatientAcquire
      */
     public function acquire(string $url, string $name, Mode $mode, ?float $timeout): ?Lock
     {
-        Owner::checkName($name);
-        $deadline = Deadline::in($timeout);
-        // Of several servers, only the one that the name belongs to is asked and waited for.
-        $servers = Address::parseList($url);
-        assert($servers !== []);
-        $server = $servers[Rendezvous::choose(array_keys($servers), $name)];
         $lock = null;
         try {
-            Signals::deferred(function () use (&$lock, $server, $name, $mode, $timeout, $deadline): void {
+            Signals::deferred(function () use (&$lock, $url, $name, $mode, $timeout): void {
+                Owner::checkName($name);
+                $deadline = Deadline::in($timeout);
+                // Of several servers, only the one that the name belongs to is asked and waited for.
+                $servers = Address::parseList($url);
+                assert($servers !== []);
+                $server = $servers[Rendezvous::choose(array_keys($servers), $name)];
                 $wants = fn (Owner $owner): ?Lock => $this->acquireOn($owner, $name, $mode, $timeout, $deadline);
                 $lock = $this->retry($server, $wants, $timeout === 0.0, $deadline);
             });

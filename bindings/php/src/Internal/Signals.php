@@ -11,6 +11,11 @@ use WeakReference;
  * Decides when signal handlers run. A handler may throw, or use the same client. So handlers are
  * deferred while a client works, and run at points where they do no harm: while it waits.
  *
+ * PHP itself is harmed by an asynchronous handler that throws between two calls of its own
+ * functions, if one is an argument of the other, as in `hash($a, hash($a, $b))`: it then frees an
+ * argument that it has not stored yet, whatever is there in memory (seen with PHP 8.2). So not even
+ * an address is read where a handler might run.
+ *
  * @internal
  */
 final class Signals

@@ -372,7 +372,7 @@ final class FfiTransport implements Transport, Endable
 
     public function __destruct()
     {
-        $this->close();
+        Signals::deferred(fn () => $this->close());
     }
 
     /** The token of a lock that this session holds; does not ask the server. */

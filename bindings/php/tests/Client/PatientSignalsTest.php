@@ -183,6 +183,36 @@ final class PatientSignalsTest extends TestCase
         self::awaitConnections($server, 1);
     }
 
+    /** @return iterable<string, array{Closure}> */
+    public static function connects(): iterable
+    {
+        yield 'streams' => [static fn (string $url) => Client::connect($url, resume: true)];
+        yield 'FFI' => [static fn (string $url) => Client::connectByFfi($url, resume: true)];
+        yield 'streams, patient' => [static fn (string $url) => Client::connectAndAcquire($url, 'a', resume: true)];
+    }
+
+    /** @dataProvider connects */
+    public function testSignalHandlersThatThrowWhileItConnectsHarmNothing(Closure $connect): void
+    {
+        $server = new Server();
+        $url = $server->tcp() . ',' . $server->unix();
+        $storm = new Storm();
+        $struck = 0;
+        try {
+            for ($time = 0; $time < 300; $time++) {
+                $struck += (int) $storm->strikes(static fn () => $connect($url), $time % 30 + 1);
+                self::assertSame($server->tcp() . ',' . $server->unix(), $url);
+            }
+        } finally {
+            $storm->end();
+        }
+        self::assertGreaterThan(0, $struck);
+        // PHP itself loses a return value once in tens of thousands of times.
+        $watcher = MessageClient::connect($server->unix());
+        Deadline::until('hardly a connection is left', static fn (): bool =>
+            $watcher->rpc('stats')['connections'] <= 3);
+    }
+
     /** @dataProvider transports */
     public function testAForkedChildCanNeitherUseNorFreeTheLock(Closure $acquire): void
     {
