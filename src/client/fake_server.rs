@@ -86,6 +86,8 @@ impl Peer {
     /// Answers the next request as a standby does, and ends the connection.
     pub(super) fn refuse_as_standby(&mut self) {
         let asked = self.next().expect("the client hung up");
+        // Together with the end, since the client may reset the connection once it has the answer.
+        rustix::net::sockopt::set_tcp_cork(&self.stream, true).unwrap();
         self.reply(asked.id, STANDBY);
         self.end_output();
         self.outlast();
