@@ -26,7 +26,8 @@ deep_tests() {
 histories() { deep_tests history --skip deep_upgrades --skip faults::resuming --skip faults::failovers; }
 # Two million calls of sessions that resume, planted faults of the server, and the times that it takes.
 resuming() { deep_tests history faults::resuming; }
-# A million calls across 200 fail-overs of clusters on etcd, planted faults, and the times that it takes.
+# A million calls across 200 fail-overs of clusters on etcd, planted faults, clocks that differ, and the times
+# that it takes.
 fail_overs() { deep_tests history faults::failovers; }
 # A million calls amid upgrades, and upgrades of up to 5,000 connections with the times that they take.
 deep_upgrades() { deep_tests history deep_upgrades && deep_tests upgrade deep_scale; }

@@ -48,7 +48,7 @@ pub(crate) fn build(patch: &Path, what: &[&str]) -> Result<PathBuf, String> {
     Ok(target.join("debug"))
 }
 
-fn must_succeed(command: &mut Command) -> Result<(), String> {
+pub(crate) fn must_succeed(command: &mut Command) -> Result<(), String> {
     let Output { status, stdout, stderr } =
         command.output().map_err(|error| format!("{:?}: {error}", command.get_program()))?;
     let said = || String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();

@@ -7,7 +7,7 @@ use crate::history::{
     Call, CallKind, History, MILLISECOND, Mode, NEVER, Name, Nanos, Outcome, ServerLife, Session,
 };
 
-const RULES: Rules = Rules { grant_delay_max: NEVER, end_notice_max: 0 };
+const RULES: Rules = Rules { grant_delay_max: NEVER, end_notice_max: 0, clock_lead: 0 };
 
 const ACQUIRE: CallKind = CallKind::Acquire { limit: None };
 const CONVERT: CallKind = CallKind::Convert { limit: None };

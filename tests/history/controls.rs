@@ -14,7 +14,7 @@ use crate::sim::{GRANT_DELAY_MAX, Setup, StaleGrants, run};
 /// The number of seeds each defect is tried with.
 const SEEDS: u64 = 40;
 
-pub(crate) const RULES: Rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: 0 };
+pub(crate) const RULES: Rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: 0, clock_lead: 0 };
 
 pub(crate) const ALL_MIXES: [Mix; 4] = [Mix::MUTEX, Mix::READ_WRITE, Mix::LIMITED, Mix::SETS];
 

@@ -13,7 +13,7 @@ use crate::sim::faulty::FaultyBroker;
 use crate::sim::tokens::Counters;
 use crate::sim::{GRANT_DELAY_MAX, Setup, StaleGrants, run};
 
-const RULES: Rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: 0 };
+const RULES: Rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: 0, clock_lead: 0 };
 
 /// A short history of a broker without a defect, with slow clients on few names, so that many calls
 /// overlap.

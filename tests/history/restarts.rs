@@ -9,7 +9,7 @@ use crate::sim::faulty::FaultyBroker;
 use crate::sim::real::RealBroker;
 use crate::sim::{GRANT_DELAY_MAX, Setup, StaleGrants, run};
 
-const RULES: Rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: 0 };
+const RULES: Rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: 0, clock_lead: 0 };
 
 fn judge(history: &History) -> Verdict {
     check(history, &RULES)

@@ -4,7 +4,7 @@
 use crate::checker::{Model, Rules, Verdict, check};
 use crate::history::{Call, CallKind, History, Mode, NEVER, Nanos, Outcome, Resumption, ServerLife, Session};
 
-const RULES: Rules = Rules { grant_delay_max: NEVER, end_notice_max: 0 };
+const RULES: Rules = Rules { grant_delay_max: NEVER, end_notice_max: 0, clock_lead: 0 };
 const ACQUIRE: CallKind = CallKind::Acquire { limit: None };
 
 fn call(session: usize, kind: CallKind, (start, end): (Nanos, Nanos), outcome: Outcome) -> Call {

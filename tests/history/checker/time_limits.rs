@@ -15,7 +15,7 @@ pub(crate) fn check(history: &History, rules: &Rules, verdict: &mut Verdict) {
         let Some(limit) = time_limit(call).filter(|_| call.end != NEVER) else { continue };
         verdict.count(Model::TimeLimit, 1);
         let lasted = call.end - call.start;
-        if call.outcome == Outcome::TimedOut && lasted < limit {
+        if call.outcome == Outcome::TimedOut && lasted + lasted * rules.clock_lead / 1000 < limit {
             let what = format!("this ended {} ms before its time", (limit - lasted).div_ceil(MILLISECOND));
             verdict.convict(Model::TimeLimit, what, vec![index]);
         }

@@ -95,4 +95,6 @@ pub(crate) struct Rules {
     pub(crate) grant_delay_max: Nanos,
     /// How long a broker may take to notice that a session has ended.
     pub(crate) end_notice_max: Nanos,
+    /// By how many thousandths a server's clock may run faster than those of its clients.
+    pub(crate) clock_lead: u64,
 }

@@ -256,7 +256,7 @@ pub(crate) fn run(scenario: Scenario) -> (History, Verdict) {
         head.push_str(&format!("\n  {upgrades}"));
         assert!(upgrades.done >= scenario.upgrades_min, "{head}");
     }
-    let rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: END_NOTICE_MAX };
+    let rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: END_NOTICE_MAX, clock_lead: 0 };
     // A client that holds while its server ends, or hangs up on it, does not check its session
     // before it writes. Only a server with a state directory waits for such clients. Without that
     // wait the plain counter may lose an increment, and only the tokens of the fenced one keep the
@@ -277,7 +277,7 @@ pub(crate) fn run_here(name: &str, mix: Mix, threads: u64, calls: u64, millis: u
     let (bytes, length) = (calls * BYTES_PER_CALL, Duration::from_millis(millis));
     let gathered = local::run(seed, mix, threads, bytes, length, directory.path());
     let head = format!("{name}, LOCKD_SEED={seed}, ran {:.1} s", start.elapsed().as_secs_f64());
-    let rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: END_NOTICE_MAX };
+    let rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: END_NOTICE_MAX, clock_lead: 0 };
     let verdict = judge(&head, &gathered, &rules, directory.path(), true);
     (gathered.history, verdict)
 }

@@ -15,6 +15,7 @@ use super::super::daemon::{CONFLICT, free_ports};
 use super::super::log::now;
 use super::super::resuming::proxy::{Act, Proxy, Side, Which};
 use super::super::wire::{Address, Protocol};
+use super::clocks::{Clock, Clocks, MACHINE_RATE};
 use crate::history::{NEVER, Nanos, SECOND, ServerLife};
 use crate::random::Random;
 
@@ -44,6 +45,8 @@ pub(crate) enum EtcdWay {
 /// One server, which is started again and again.
 struct Member {
     arguments: Vec<String>,
+    /// `None`: that of the machine.
+    clock: Option<Clock>,
     control: PathBuf,
     endpoints: Vec<(Protocol, Address)>,
     /// Before it, for its clients.
@@ -68,6 +71,8 @@ struct ServerRun {
     ended: Nanos,
     /// It was told to hand over.
     is_clean: bool,
+    /// How fast its clock runs, in thousandths.
+    clock_rate: u64,
 }
 
 /// A run that has become active.
@@ -100,6 +105,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) servers: usize,
     pub(crate) dead_peer_seconds: u64,
     pub(crate) leader_seconds: u64,
+    /// `None`: the machine's clock, for all servers. The first server is the first active one then.
+    pub(crate) clocks: Option<Clocks<'a>>,
 }
 
 impl Setup<'_> {
@@ -110,7 +117,7 @@ impl Setup<'_> {
 
 pub(crate) struct Cluster {
     program: PathBuf,
-    dead_peer: Nanos,
+    dead_peer_seconds: u64,
     /// For how long before a server is seen to have ended it may have ended connections, if it was
     /// not told to end.
     ending_max: Nanos,
@@ -127,14 +134,18 @@ impl Cluster {
         let members = (0..setup.servers).map(|index| Member::new(setup, index, &mut random));
         let mut cluster = Self {
             program: setup.program.to_owned(),
-            dead_peer: setup.dead_peer_seconds * SECOND,
+            dead_peer_seconds: setup.dead_peer_seconds,
             ending_max: ENDING_MAX,
             began: now(),
             members: members.collect(),
             runs: Vec::new(),
             logged: Arc::default(),
         };
-        (0..setup.servers).for_each(|member| cluster.start_again(member));
+        cluster.start_again(0);
+        if setup.clocks.is_some() {
+            cluster.until_active(|cluster| _ = cluster.look());
+        }
+        (1..setup.servers).for_each(|member| cluster.start_again(member));
         cluster
     }
 
@@ -169,9 +180,13 @@ impl Cluster {
     /// Starts a server that does not run.
     pub(crate) fn start_again(&mut self, member: usize) {
         let run = self.runs.len();
-        self.runs.push(ServerRun { seen: now(), stopped: None, ended: NEVER, is_clean: false });
         let member = &mut self.members[member];
-        let orders = Orders::Serve(self.program.clone(), member.arguments.clone());
+        let clock_rate = member.clock.as_ref().map_or(MACHINE_RATE, |clock| clock.rate);
+        self.runs.push(ServerRun { seen: now(), stopped: None, ended: NEVER, is_clean: false, clock_rate });
+        let orders = match &member.clock {
+            None => Orders::Serve(self.program.clone(), member.arguments.clone()),
+            Some(clock) => clock.orders(&self.program, &member.arguments),
+        };
         let mut process = start(&orders, Stdio::piped());
         read_log(&mut process, run, &self.logged);
         (member.process, member.run) = (Some(process), run);
@@ -356,11 +371,13 @@ impl Cluster {
         let mut lives: Vec<ServerLife> = Vec::new();
         for Reign { run, ready, .. } in reigns {
             let run = self.runs[run];
+            // As it passes by that server's clock.
+            let dead_peer = self.dead_peer_seconds * SECOND * MACHINE_RATE / run.clock_rate;
             let seen = if run.ended == NEVER { NEVER } else { run.seen - self.ending_max };
             let stopped = run.stopped.unwrap_or(seen).min(run.ended);
             let (started, grace) = match lives.last() {
                 None => (self.began, 0),
-                Some(before) => after(before, ready, self.dead_peer),
+                Some(before) => after(before, ready, dead_peer),
             };
             lives.push(ServerLife {
                 started,
@@ -368,7 +385,7 @@ impl Cluster {
                 stopped,
                 ended: run.ended,
                 grace,
-                grace_max: self.dead_peer,
+                grace_max: dead_peer,
                 is_remembered: !run.is_clean,
                 is_new: false,
             });
@@ -437,7 +454,8 @@ impl Member {
             "--shared-excludes".to_owned(),
         ]);
         let front = Proxy::start(&endpoints[0].1);
-        Self { arguments, control, endpoints, front, to_etcd, process: None, run: 0, asking: None }
+        let clock = setup.clocks.map(|clocks| clocks.of(index));
+        Self { arguments, clock, control, endpoints, front, to_etcd, process: None, run: 0, asking: None }
     }
 
     fn address(&self, protocol: Protocol) -> Address {

@@ -15,6 +15,7 @@ use super::super::resuming::breaking::{self, Break};
 use super::super::resuming::proxy::{Act, Which};
 use super::super::run::{BYTES_PER_CALL, END_NOTICE_MAX, GRANT_DELAY_MAX, judge};
 use super::super::wire::Protocol;
+use super::clocks::{Clocks, MACHINE_RATE};
 use super::cluster::{Cluster, EtcdWay, Setup};
 use crate::checker::{Rules, Verdict};
 use crate::history::{History, SECOND};
@@ -71,6 +72,8 @@ pub(super) struct Course {
     /// No process of clients is stopped, and all sessions resume: then no increment of a counter that
     /// only a lock guards may be lost.
     pub(super) is_smooth: bool,
+    /// How fast the clocks of each cluster's servers run, in thousandths; none: as the machine's.
+    pub(super) clock_rates: &'static [&'static [u64]],
 }
 
 /// How far the clusters of a run have come.
@@ -122,18 +125,20 @@ impl<'a> ClusterInRun<'a> {
         number: usize,
         run_seed: u64,
         etcd: &[String],
+        clocks: Option<Clocks<'_>>,
         progress: &'a [Progress],
     ) -> Self {
         let seed = Random::for_part(run_seed, 100 + number as u64).next();
         let directory = tempfile::tempdir().unwrap();
         let mut cluster = Cluster::start(&Setup {
             directory: directory.path(),
-            program: Path::new(env!("CARGO_BIN_EXE_lockd")),
+            program: clocks.map_or(Path::new(env!("CARGO_BIN_EXE_lockd")), |clocks| &clocks.built.program),
             etcd,
             name: &format!("cluster-{number}"),
             servers: course.servers,
             dead_peer_seconds: Setup::DEAD_PEER_SECONDS,
             leader_seconds: Setup::LEADER_SECONDS,
+            clocks,
         });
         cluster.until_active(start_again);
         let orders = ClientOrders {
@@ -344,8 +349,14 @@ impl<'a> ClusterInRun<'a> {
         );
         let _ = write!(head, "; {doubts} times in doubt, {resumed} times resumed\n  events: {done:?}");
         assert_eq!(conflicts, 0, "two sessions claimed one lock\n{head}");
+        let rates = course.clock_rates.iter().copied().flatten();
+        let clock_lead = rates.max().map_or(0, |rate| rate.saturating_sub(MACHINE_RATE));
         // A stopped server, and an election of etcd.
-        let rules = Rules { grant_delay_max: GRANT_DELAY_MAX + 5 * SECOND, end_notice_max: END_NOTICE_MAX };
+        let rules = Rules {
+            grant_delay_max: GRANT_DELAY_MAX + 5 * SECOND,
+            end_notice_max: END_NOTICE_MAX,
+            clock_lead,
+        };
         let verdict = judge(&head, &gathered, &rules, directory.path(), course.is_smooth);
         (gathered.history, verdict)
     }

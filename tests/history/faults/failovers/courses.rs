@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::run::say;
+use super::clocks::Built;
 use super::course::{ClusterInRun, Course, Event, Progress};
 use crate::checker::{Model, Verdict};
 use crate::etcd::EtcdCluster;
@@ -22,12 +23,16 @@ fn run(course: Course) -> Vec<(History, Verdict)> {
     let places: Vec<String> = (0..course.etcd_members).map(|index| etcd.place(index)).collect();
     let progress: Vec<Progress> = (0..course.clusters).map(|_| Progress::default()).collect();
     let is_over = AtomicBool::new(false);
+    let built = (!course.clock_rates.is_empty()).then(Built::new);
     let results: Vec<(History, Verdict)> = std::thread::scope(|scope| {
         let clusters: Vec<_> = (0..course.clusters)
             .map(|number| {
                 let (places, progress) = (&places, &progress);
+                let clocks = built
+                    .as_ref()
+                    .map(|built| built.clocks(course.clock_rates[number % course.clock_rates.len()]));
                 scope.spawn(move || {
-                    let mut cluster = ClusterInRun::begin(course, number, seed, places, progress);
+                    let mut cluster = ClusterInRun::begin(course, number, seed, places, clocks, progress);
                     cluster.go();
                     cluster.finish()
                 })
@@ -123,6 +128,7 @@ const USUAL: Course = Course {
     etcd_every: 25_000,
     stays: 25,
     is_smooth: false,
+    clock_rates: &[],
 };
 
 fn checked(results: &[(History, Verdict)], model: Model) -> usize {
@@ -211,6 +217,17 @@ fn deep_counters_across_fail_overs() {
     let course = Course { mix, every, clusters: 4, servers: 3, millis: 150_000, stays: 12, ..USUAL };
     let results =
         run(Course { name: "counters across fail-overs", etcd_every: 90_000, is_smooth: true, ..course });
+    let fail_overs: usize = results.iter().map(|(history, _)| history.servers.len() - 1).sum();
+    assert!(fail_overs > 10, "only {fail_overs} fail-overs");
+}
+
+#[test]
+#[ignore = "takes minutes: make check-deep"]
+fn deep_fail_overs_with_clocks_that_differ() {
+    let course = Course { clusters: 4, servers: 3, etcd_members: 3, millis: 180_000, stays: 12, ..USUAL };
+    let clock_rates: &[&[u64]] = &[&[990, 1000, 995], &[1000, 1010, 1005]];
+    let results =
+        run(Course { name: "fail-overs, clocks that differ by a hundredth", clock_rates, ..course });
     let fail_overs: usize = results.iter().map(|(history, _)| history.servers.len() - 1).sum();
     assert!(fail_overs > 10, "only {fail_overs} fail-overs");
 }

@@ -6,9 +6,10 @@
 //!   times at which each of them was active.
 //! - `courses`: random runs, of several clusters side by side. `course`: one cluster in such a run.
 //! - `stories`: for each rule, what brings out that it is broken. `planted`: servers that break one
-//!   must be convicted there, and those that do not must be acquitted. `times`: how long all that
-//!   takes.
+//!   must be convicted there, and those that do not must be acquitted. `clocks`: the same stories with
+//!   servers whose clocks differ. `times`: how long all that takes.
 
+mod clocks;
 mod cluster;
 mod course;
 mod courses;

@@ -10,6 +10,7 @@ use lockd::etcd::Etcd;
 use super::super::resuming::planted::{Planted, patches, patches_fit, plant};
 use super::super::resuming::stage::Stage;
 use super::super::run::say;
+use super::clocks::Clocks;
 use super::cluster::{Cluster, Setup};
 use super::stories::{self, Scene};
 use crate::checker::{Model, Verdict};
@@ -17,38 +18,44 @@ use crate::etcd::EtcdCluster;
 use crate::history::{History, MILLISECOND};
 
 /// How many stories are told at once: a server that is not run for a while is not active any more.
-const AT_ONCE: usize = 3;
+pub(super) const AT_ONCE: usize = 3;
 
 /// A story, and with which servers it is told.
 #[derive(Clone, Copy)]
-struct Telling {
-    name: &'static str,
-    servers: usize,
-    dead_peer_seconds: u64,
-    leader_seconds: u64,
+pub(super) struct Telling {
+    pub(super) name: &'static str,
+    pub(super) servers: usize,
+    pub(super) dead_peer_seconds: u64,
+    pub(super) leader_seconds: u64,
     /// The leader timeout of servers that do not refuse one that does not fit.
-    planted_leader_seconds: u64,
+    pub(super) planted_leader_seconds: u64,
     /// What servers with a fault are convicted of.
-    convicts: Model,
-    story: fn(&mut Scene),
+    pub(super) convicts: Model,
+    pub(super) story: fn(&mut Scene),
 }
 
-const USUAL: Telling = Telling {
-    name: "",
-    servers: 2,
-    dead_peer_seconds: Setup::DEAD_PEER_SECONDS,
-    leader_seconds: Setup::LEADER_SECONDS,
-    planted_leader_seconds: Setup::LEADER_SECONDS,
-    convicts: Model::Mutex,
-    story: |_| {},
-};
+impl Telling {
+    pub(super) const USUAL: Self = Self {
+        name: "",
+        servers: 2,
+        dead_peer_seconds: Setup::DEAD_PEER_SECONDS,
+        leader_seconds: Setup::LEADER_SECONDS,
+        planted_leader_seconds: Setup::LEADER_SECONDS,
+        convicts: Model::Mutex,
+        story: |_| {},
+    };
+}
 
-const TELLINGS: [Telling; 9] = [
-    Telling { name: "a_request_outlives_its_server", story: stories::a_request_outlives_its_server, ..USUAL },
+pub(super) const TELLINGS: [Telling; 9] = [
+    Telling {
+        name: "a_request_outlives_its_server",
+        story: stories::a_request_outlives_its_server,
+        ..Telling::USUAL
+    },
     Telling {
         name: "a_stopped_server_keeps_its_clients",
         story: stories::a_stopped_server_keeps_its_clients,
-        ..USUAL
+        ..Telling::USUAL
     },
     // Two may answer at the same time, and the grace keeps that from doing harm. It is shorter than
     // it must be all the same.
@@ -56,13 +63,13 @@ const TELLINGS: [Telling; 9] = [
         name: "the_active_server_is_cut_off",
         convicts: Model::Recovery,
         story: stories::the_active_server_is_cut_off,
-        ..USUAL
+        ..Telling::USUAL
     },
     Telling {
         name: "a_is_a_client_of_the_server_that_is_cut_off",
         planted_leader_seconds: 20,
         story: stories::a_is_a_client_of_the_server_that_is_cut_off,
-        ..USUAL
+        ..Telling::USUAL
     },
     Telling {
         name: "etcd_answers_late",
@@ -72,21 +79,32 @@ const TELLINGS: [Telling; 9] = [
         convicts: Model::Recovery,
         // A request to etcd may take 2 s.
         story: |scene| stories::etcd_answers_late(scene, 1700 * MILLISECOND),
-        ..USUAL
+        ..Telling::USUAL
     },
-    Telling { name: "a_sleeps_past_its_time", story: stories::a_sleeps_past_its_time, ..USUAL },
-    Telling { name: "a_sleeps_through_a_run", servers: 3, story: stories::a_sleeps_through_a_run, ..USUAL },
-    Telling { name: "a_is_cut_off_for_good", story: stories::a_is_cut_off_for_good, ..USUAL },
-    Telling { name: "a_record_arrives_late", servers: 3, story: stories::a_record_arrives_late, ..USUAL },
+    Telling { name: "a_sleeps_past_its_time", story: stories::a_sleeps_past_its_time, ..Telling::USUAL },
+    Telling {
+        name: "a_sleeps_through_a_run",
+        servers: 3,
+        story: stories::a_sleeps_through_a_run,
+        ..Telling::USUAL
+    },
+    Telling { name: "a_is_cut_off_for_good", story: stories::a_is_cut_off_for_good, ..Telling::USUAL },
+    Telling {
+        name: "a_record_arrives_late",
+        servers: 3,
+        story: stories::a_record_arrives_late,
+        ..Telling::USUAL
+    },
 ];
 
 /// Tells a story with the servers of this program, in a cluster with this name, and has it judged.
-fn told(
+pub(super) fn told(
     etcd: &EtcdCluster,
     name: &str,
     program: &Path,
     telling: Telling,
     leader_seconds: u64,
+    clocks: Option<Clocks<'_>>,
 ) -> (History, Verdict) {
     let stage = Stage::new();
     let mut cluster = Cluster::start(&Setup {
@@ -97,6 +115,7 @@ fn told(
         servers: telling.servers,
         dead_peer_seconds: telling.dead_peer_seconds,
         leader_seconds,
+        clocks,
     });
     cluster.ends_are_seen_at_once();
     let mut scene = Scene {
@@ -121,11 +140,11 @@ fn carry_out(etcd: &EtcdCluster, number: usize, Task { telling, planted }: &Task
     let name = format!("story-{number}");
     let Some(Planted { what, program, .. }) = planted else {
         let program = Path::new(env!("CARGO_BIN_EXE_lockd"));
-        let (history, verdict) = told(etcd, &name, program, *telling, telling.leader_seconds);
+        let (history, verdict) = told(etcd, &name, program, *telling, telling.leader_seconds, None);
         assert!(verdict.acquits(), "{}: {}", telling.name, verdict.report(&history));
         return say(&format!("{}: acquitted, {} calls", telling.name, history.calls.len()));
     };
-    let (history, verdict) = told(etcd, &name, program, *telling, telling.planted_leader_seconds);
+    let (history, verdict) = told(etcd, &name, program, *telling, telling.planted_leader_seconds, None);
     let report = verdict.report(&history);
     let servers = &history.servers;
     assert!(

@@ -110,6 +110,7 @@ fn measure(kind: Kind, (dead_peer_seconds, leader_seconds): (u64, u64), comes_ba
         servers: 3,
         dead_peer_seconds,
         leader_seconds,
+        clocks: None,
     });
     cluster.until_active(|cluster| _ = cluster.look());
     let mut a = stage.client(&cluster.places(true), None);

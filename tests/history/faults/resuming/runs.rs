@@ -288,7 +288,11 @@ fn run(ride: Ride) -> (History, Verdict) {
     let _ = write!(head, "  events: {done:?}; {doubts} times in doubt, {resumed} times resumed");
     assert_eq!(conflicts, 0, "two sessions claimed one lock\n{head}");
     let server_pause = ride.server_pauses.1 * MILLISECOND;
-    let rules = Rules { grant_delay_max: GRANT_DELAY_MAX + server_pause, end_notice_max: END_NOTICE_MAX };
+    let rules = Rules {
+        grant_delay_max: GRANT_DELAY_MAX + server_pause,
+        end_notice_max: END_NOTICE_MAX,
+        clock_lead: 0,
+    };
     // A client that was stopped does not check its session before it writes, nor do others that can
     // lose theirs.
     let verdict = judge(&head, &gathered, &rules, directory.path(), ride.is_smooth);

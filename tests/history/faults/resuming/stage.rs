@@ -94,7 +94,7 @@ impl Stage {
         let mut gathered = Gathered::of(&lives, self.path(), 1, now());
         gathered.history.servers = servers.to_vec();
         self.kicked.iter().for_each(|(owner, since)| gathered.was_ended(owner, *since));
-        let rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: END_NOTICE_MAX };
+        let rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: END_NOTICE_MAX, clock_lead: 0 };
         let verdict = check(&gathered.history, &rules);
         (gathered.history, verdict)
     }
