@@ -1,7 +1,8 @@
 //! Conversations that go on in a restored server.
 
 use super::*;
-use crate::server::snapshot::types::{ConnectionSnapshot, LossReason, StateSnapshot};
+use crate::server::ParkedServer;
+use crate::server::snapshot::types::{LossReason, StateSnapshot};
 use crate::server::statistics::StatsReader;
 
 const MESSAGE: usize = 0;
@@ -152,10 +153,16 @@ fn a_slow_reader_gets_everything_in_order() {
     (0..LISTINGS).for_each(|_| slow.send("d\n"));
     slow.send("g last\n");
     assert!(slow.line().contains("a-name-of-some-length"));
-    let work = |parked: crate::server::ParkedServer<'_>| {
+    let has_unsent = |snapshot: &ServerSnapshot| {
+        snapshot.connections.iter().any(|one| !one.send_queue.buffer.bytes.is_empty())
+    };
+    let has_more = |parked: ParkedServer<'_>| has_unsent(&parked.snapshot().unwrap());
+    wait_until("a listing is made that the socket does not take", || {
+        server.while_parked(LIMIT, has_more).unwrap()
+    });
+    let work = |parked: ParkedServer<'_>| {
         let snapshot = parked.snapshot().unwrap();
-        let unsent = |one: &ConnectionSnapshot| one.send_queue.buffer.bytes.len();
-        assert!(snapshot.connections.iter().map(unsent).sum::<usize>() > 0, "nothing is left to send");
+        assert!(has_unsent(&snapshot), "nothing has been read since");
         let server = restore(&snapshot);
         let mut lines = 1;
         while !slow.line().starts_with("1 Lock") {
