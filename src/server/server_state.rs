@@ -239,7 +239,7 @@ impl ServerState {
         })
     }
 
-    /// The state of a standby; `None` if this is none.
+    /// What a standby knows; `None` if this server is not a standby.
     pub(super) fn standby(&self) -> Option<Standby> {
         match &*self.cluster.lock() {
             Some(ClusterPart::Standby(standby)) => Some(standby.clone()),

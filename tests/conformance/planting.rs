@@ -42,10 +42,15 @@ pub(crate) fn build(patch: &Path, what: &[&str]) -> Result<PathBuf, String> {
     let _ = fs::remove_dir_all(&tree);
     plant(patch, &tree, OF_RUST)?;
     let target = directory.join("target");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--locked"]).args(what).current_dir(&tree).env("CARGO_TARGET_DIR", &target);
-    must_succeed(&mut cargo)?;
+    must_succeed(&mut cargo_build(&tree, &target, what))?;
     Ok(target.join("debug"))
+}
+
+/// Builds the target that `what` names, from the sources in `tree`.
+pub(crate) fn cargo_build(tree: &Path, target: &Path, what: &[&str]) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--locked"]).args(what).current_dir(tree).env("CARGO_TARGET_DIR", target);
+    cargo
 }
 
 pub(crate) fn must_succeed(command: &mut Command) -> Result<(), String> {

@@ -4,15 +4,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 
 use super::super::child::Orders;
 use super::super::run::say;
-use super::planted::{AT_ONCE, TELLINGS, Telling, told};
-use super::stories;
+use super::planted::{TELLINGS, Telling, USUAL, told};
+use super::{some_at_once, stories};
 use crate::checker::Model;
 use crate::etcd::EtcdCluster;
-use crate::planting::{must_succeed, root};
+use crate::planting::{cargo_build, must_succeed, root};
 
 /// How fast the machine's clock runs, in thousandths.
 pub(super) const MACHINE_RATE: u64 = 1000;
@@ -60,9 +59,8 @@ pub(super) struct Built {
 impl Built {
     pub(super) fn new() -> Self {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clocks");
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--locked", "--bin", "lockd"]).current_dir(root());
-        cargo.env("CARGO_TARGET_DIR", &directory).env("RUSTFLAGS", "--cfg rustix_use_libc");
+        let mut cargo = cargo_build(root(), &directory, &["--bin", "lockd"]);
+        cargo.env("RUSTFLAGS", "--cfg rustix_use_libc");
         let library = directory.join("clock_rate.so");
         let mut compiler = Command::new("cc");
         compiler.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O2", "-shared", "-fPIC"]);
@@ -97,7 +95,7 @@ const FAR_TOO_MUCH: [Task; 2] = [
         telling: Telling {
             name: "the next server counts twice as fast",
             story: stories::a_is_cut_off_for_good,
-            ..Telling::USUAL
+            ..USUAL
         },
         rates: &[1000, 2000],
         convicts: Some(Model::Mutex),
@@ -107,7 +105,7 @@ const FAR_TOO_MUCH: [Task; 2] = [
         telling: Telling {
             name: "the active server counts half as fast",
             story: stories::the_active_server_is_cut_off,
-            ..Telling::USUAL
+            ..USUAL
         },
         rates: &[500, 1000],
         convicts: Some(Model::Recovery),
@@ -134,15 +132,7 @@ fn deep_clocks_may_differ_by_a_hundredth() {
     let tellings = A_HUNDREDTH
         .into_iter()
         .flat_map(|rates| TELLINGS.into_iter().map(move |telling| Task { telling, rates, convicts: None }));
-    let left = Mutex::new(FAR_TOO_MUCH.into_iter().chain(tellings).enumerate());
-    let next = || left.lock().unwrap().next();
-    std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                while let Some((number, task)) = next() {
-                    carry_out(&etcd, &built, number, task);
-                }
-            });
-        }
+    some_at_once(FAR_TOO_MUCH.into_iter().chain(tellings).enumerate(), |(number, task)| {
+        carry_out(&etcd, &built, number, task);
     });
 }

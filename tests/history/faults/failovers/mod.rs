@@ -16,3 +16,24 @@ mod courses;
 mod planted;
 mod stories;
 mod times;
+
+use std::sync::Mutex;
+
+/// How many tasks are carried out at once: a server that is not run for a while is not active any
+/// more.
+const AT_ONCE: usize = 3;
+
+/// Carries all tasks out, some of them at once.
+fn some_at_once<T>(tasks: impl Iterator<Item = T> + Send, carry_out: impl Fn(T) + Sync) {
+    let left = Mutex::new(tasks);
+    let next = || left.lock().unwrap().next();
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(task) = next() {
+                    carry_out(task);
+                }
+            });
+        }
+    });
+}

@@ -3,7 +3,6 @@
 //! be acquitted.
 
 use std::path::Path;
-use std::sync::Mutex;
 
 use lockd::etcd::Etcd;
 
@@ -12,13 +11,11 @@ use super::super::resuming::stage::Stage;
 use super::super::run::say;
 use super::clocks::Clocks;
 use super::cluster::{Cluster, Setup};
+use super::some_at_once;
 use super::stories::{self, Scene};
 use crate::checker::{Model, Verdict};
 use crate::etcd::EtcdCluster;
 use crate::history::{History, MILLISECOND};
-
-/// How many stories are told at once: a server that is not run for a while is not active any more.
-pub(super) const AT_ONCE: usize = 3;
 
 /// A story, and with which servers it is told.
 #[derive(Clone, Copy)]
@@ -34,28 +31,22 @@ pub(super) struct Telling {
     pub(super) story: fn(&mut Scene),
 }
 
-impl Telling {
-    pub(super) const USUAL: Self = Self {
-        name: "",
-        servers: 2,
-        dead_peer_seconds: Setup::DEAD_PEER_SECONDS,
-        leader_seconds: Setup::LEADER_SECONDS,
-        planted_leader_seconds: Setup::LEADER_SECONDS,
-        convicts: Model::Mutex,
-        story: |_| {},
-    };
-}
+pub(super) const USUAL: Telling = Telling {
+    name: "",
+    servers: 2,
+    dead_peer_seconds: Setup::DEAD_PEER_SECONDS,
+    leader_seconds: Setup::LEADER_SECONDS,
+    planted_leader_seconds: Setup::LEADER_SECONDS,
+    convicts: Model::Mutex,
+    story: |_| {},
+};
 
 pub(super) const TELLINGS: [Telling; 9] = [
-    Telling {
-        name: "a_request_outlives_its_server",
-        story: stories::a_request_outlives_its_server,
-        ..Telling::USUAL
-    },
+    Telling { name: "a_request_outlives_its_server", story: stories::a_request_outlives_its_server, ..USUAL },
     Telling {
         name: "a_stopped_server_keeps_its_clients",
         story: stories::a_stopped_server_keeps_its_clients,
-        ..Telling::USUAL
+        ..USUAL
     },
     // Two may answer at the same time, and the grace keeps that from doing harm. It is shorter than
     // it must be all the same.
@@ -63,13 +54,13 @@ pub(super) const TELLINGS: [Telling; 9] = [
         name: "the_active_server_is_cut_off",
         convicts: Model::Recovery,
         story: stories::the_active_server_is_cut_off,
-        ..Telling::USUAL
+        ..USUAL
     },
     Telling {
         name: "a_is_a_client_of_the_server_that_is_cut_off",
         planted_leader_seconds: 20,
         story: stories::a_is_a_client_of_the_server_that_is_cut_off,
-        ..Telling::USUAL
+        ..USUAL
     },
     Telling {
         name: "etcd_answers_late",
@@ -79,22 +70,12 @@ pub(super) const TELLINGS: [Telling; 9] = [
         convicts: Model::Recovery,
         // A request to etcd may take 2 s.
         story: |scene| stories::etcd_answers_late(scene, 1700 * MILLISECOND),
-        ..Telling::USUAL
+        ..USUAL
     },
-    Telling { name: "a_sleeps_past_its_time", story: stories::a_sleeps_past_its_time, ..Telling::USUAL },
-    Telling {
-        name: "a_sleeps_through_a_run",
-        servers: 3,
-        story: stories::a_sleeps_through_a_run,
-        ..Telling::USUAL
-    },
-    Telling { name: "a_is_cut_off_for_good", story: stories::a_is_cut_off_for_good, ..Telling::USUAL },
-    Telling {
-        name: "a_record_arrives_late",
-        servers: 3,
-        story: stories::a_record_arrives_late,
-        ..Telling::USUAL
-    },
+    Telling { name: "a_sleeps_past_its_time", story: stories::a_sleeps_past_its_time, ..USUAL },
+    Telling { name: "a_sleeps_through_a_run", servers: 3, story: stories::a_sleeps_through_a_run, ..USUAL },
+    Telling { name: "a_is_cut_off_for_good", story: stories::a_is_cut_off_for_good, ..USUAL },
+    Telling { name: "a_record_arrives_late", servers: 3, story: stories::a_record_arrives_late, ..USUAL },
 ];
 
 /// Tells a story with the servers of this program, in a cluster with this name, and has it judged.
@@ -171,15 +152,7 @@ fn deep_a_cluster_that_breaks_a_rule_is_convicted() {
     let mut tasks: Vec<Task<'_>> =
         TELLINGS.into_iter().map(|telling| Task { telling, planted: None }).collect();
     tasks.extend(planted.iter().map(|one| Task { telling: find(&one.story), planted: Some(one) }));
-    let left = Mutex::new(tasks.into_iter().enumerate());
-    let next = || left.lock().unwrap().next();
-    std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                while let Some((number, task)) = next() {
-                    carry_out(&etcd, number, &task);
-                }
-            });
-        }
+    some_at_once(tasks.into_iter().enumerate(), |(number, task)| {
+        carry_out(&etcd, number, &task);
     });
 }

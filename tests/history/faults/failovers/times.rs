@@ -14,6 +14,7 @@ use super::super::resuming::session::Standing;
 use super::super::resuming::stage::{AT_ONCE, Actor, Stage};
 use super::super::run::say;
 use super::cluster::{Cluster, EtcdWay, Setup};
+use super::some_at_once;
 use crate::etcd::EtcdCluster;
 use crate::history::{Name, Nanos};
 
@@ -48,9 +49,6 @@ const TIMEOUTS: [(u64, u64); 2] = [(12, 1), (25, 5)];
 
 /// For how long etcd's leader is stopped.
 const ETCD_STOPPED: Duration = Duration::from_secs(3);
-
-/// How many are measured at once.
-const AT_A_TIME: usize = 3;
 
 /// The lock that A holds, and a free one.
 const HELD: Name = 0;
@@ -172,19 +170,11 @@ fn come_back(a: &mut Actor, began: Nanos, is_over: impl Fn() -> bool, times: &mu
 #[ignore = "prints times: make check-deep"]
 fn deep_times_of_fail_overs() {
     let tasks = TIMEOUTS.into_iter().flat_map(|timeouts| KINDS.map(|kind| (timeouts, kind)));
-    let left = Mutex::new(tasks);
-    let next = || left.lock().unwrap().next();
     let done = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..AT_A_TIME {
-            scope.spawn(|| {
-                while let Some((timeouts, kind)) = next() {
-                    let times = measure(kind, timeouts, true);
-                    let Times { held_lock, .. } = measure(kind, timeouts, false);
-                    done.lock().unwrap().push((timeouts, kind as usize, kind, Times { held_lock, ..times }));
-                }
-            });
-        }
+    some_at_once(tasks, |(timeouts, kind)| {
+        let times = measure(kind, timeouts, true);
+        let Times { held_lock, .. } = measure(kind, timeouts, false);
+        done.lock().unwrap().push((timeouts, kind as usize, kind, Times { held_lock, ..times }));
     });
     let mut done = done.into_inner().unwrap();
     done.sort_by_key(|(timeouts, order, ..)| (*timeouts, *order));
