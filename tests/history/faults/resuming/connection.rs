@@ -149,7 +149,7 @@ impl Connection {
         }
     }
 
-    fn wait(&self, events: PollFlags, until: Nanos) {
+    pub(super) fn wait(&self, events: PollFlags, until: Nanos) {
         let left = Duration::from_nanos(until.saturating_sub(now()));
         let left = Timespec::try_from(left).expect("a short time");
         // Interrupted or not, the caller looks again.

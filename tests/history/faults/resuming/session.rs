@@ -2,6 +2,7 @@
 //! its locks, when it is in doubt, and when it has lost them. Each rule can be broken, to see whether
 //! the checker finds it. Nothing here waits, except for what the caller waits for.
 
+use rustix::event::PollFlags;
 use serde_json::{Value, json};
 
 use super::clock::Clock;
@@ -402,6 +403,15 @@ impl ResumableSession {
             } else {
                 self.releasing.push(held);
             }
+        }
+    }
+
+    /// Waits until something has come for its attempt to resume, and does not read it.
+    pub(super) fn leave_unread(&self, until: Nanos) {
+        if let State::Doubt(doubt) = &self.state
+            && let Some(attempt) = &doubt.attempt
+        {
+            attempt.connection.wait(PollFlags::IN, until);
         }
     }
 

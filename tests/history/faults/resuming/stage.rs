@@ -140,6 +140,11 @@ impl Actor {
         session.as_mut().expect("it has not ended").look(log)
     }
 
+    /// Waits until the answer to `resume` has come, and does not read it.
+    pub(crate) fn leave_unread(&self, until: Nanos) {
+        self.session.as_ref().expect("it has not ended").leave_unread(until);
+    }
+
     /// Looks again and again until `until`, or it has lost its session.
     pub(crate) fn goes_on_until(&mut self, until: Nanos) -> Standing {
         loop {

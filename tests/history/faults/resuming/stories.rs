@@ -89,6 +89,7 @@ pub(super) fn a_reads_late(stage: &mut Stage, server: &str, x: Name, broken: Opt
         assert!(now() < deadline, "A's session has not resumed");
         std::thread::sleep(Duration::from_millis(5));
     }
+    a.leave_unread(deadline);
     proxy.act(Which::All, Act::Reset(Side::Server));
     let had = while_b_waits(&mut b, x, || {});
     a.goes_on_until(had + BOTH);
